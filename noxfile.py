@@ -1,0 +1,225 @@
+"""Everything there is to run in this repository: `python3 noxfile.py --list` names it.
+
+CPython 3.11 or newer and git are all that must be there. Started as a script, this file installs nox and uv
+for itself below `.nox`; uv then gives each session an environment of its own, as `uv.lock` has it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import ssl
+import subprocess
+import sys
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+ENVIRONMENTS = ROOT / ".nox"
+PYTHON = "Scripts/python.exe" if os.name == "nt" else "bin/python"  # in a virtual environment
+TOOLS = ("nox==2026.10.20", "uv==0.13.9")
+# What pip and uv say when they reach nobody.
+OFFLINE = re.compile("connection|connect error|dns error|error sending request|timed out", re.IGNORECASE)
+CANNOT_DOWNLOAD = "Packages cannot be downloaded: check the network, or HTTPS_PROXY, then run this again"
+
+
+def start_nox() -> None:
+    """Become `python -m nox`, in an environment that the first run makes."""
+    if sys.version_info < (3, 11):  # noqa: UP036 - here is where an older Python is told
+        sys.exit(f"batchkit needs Python 3.11 or newer; {sys.executable} is {sys.version.split()[0]}.")
+    if os.environ.get("HOME") == "":
+        del os.environ["HOME"]  # then the user's entry in the password database counts
+    if not os.access(os.path.expanduser("~"), os.W_OK):
+        os.environ["HOME"] = str(ENVIRONMENTS / "home")  # caches have to go somewhere
+
+    # Another Python gets other tools, so that the sessions run on the Python that was asked for.
+    identity = repr((TOOLS, sys.version, sys.base_prefix))
+    tools = ENVIRONMENTS / f"tools-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+    python = tools / PYTHON
+    if not python.exists():
+        try:
+            install_tools(tools)
+        except KeyboardInterrupt:
+            sys.exit(130)
+    command = [str(python), "-P", "-m", "nox", "--noxfile", str(ROOT / "noxfile.py"), *sys.argv[1:]]
+    if os.name == "nt":
+        sys.exit(subprocess.call(command))
+    os.execv(python, command)
+
+
+def install_tools(tools: Path) -> None:
+    """Build the environment aside and move it into place whole: an interrupted run leaves no half of it."""
+    print("First run: installing nox and uv below .nox", flush=True)
+    shutil.rmtree(tools, ignore_errors=True)  # of a Python that has gone
+    ENVIRONMENTS.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=ENVIRONMENTS, prefix="new-", ignore_cleanup_errors=True) as folder:
+        aside = Path(folder, "tools")
+        made = subprocess.run([sys.executable, "-m", "venv", str(aside)], capture_output=True, text=True)
+        if made.returncode:
+            sys.exit(
+                "This Python cannot make a virtual environment, since venv or ensurepip is missing: "
+                "install it (on Debian and Ubuntu: apt install python3-venv), then run this again"
+            )
+        pip = [str(aside / PYTHON), "-m", "pip", "install", "--quiet", "--retries=2", *TOOLS]
+        done = subprocess.run(pip, capture_output=True, text=True)
+        system = ssl.get_default_verify_paths().cafile
+        if "CERTIFICATE_VERIFY_FAILED" in done.stderr and system:
+            # An older pip trusts only the authorities it brings along: not those of a proxy that opens TLS.
+            done = subprocess.run(pip, capture_output=True, text=True, env={**os.environ, "PIP_CERT": system})
+        if done.returncode:
+            sys.exit(f"{CANNOT_DOWNLOAD}." if OFFLINE.search(done.stderr) else done.stderr)
+        try:
+            aside.rename(tools)
+        except OSError:
+            if not tools.exists():  # it does if another first run, at the same time, was faster
+                raise
+
+
+if __name__ == "__main__":
+    start_nox()
+
+import nox  # noqa: E402
+
+nox.options.sessions = ["lint", "types", "tests", "docs"]
+
+VERSIONS = ("3.11", "3.12", "3.13", "3.14")
+# Beside the Python of this nox, or, if someone runs a nox of their own, wherever theirs is.
+UV = shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"
+
+# For `python -m examples...`: a folder of that name where the user stands must not hide ours.
+OUR_FOLDERS = {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}
+
+os.environ.pop("VIRTUAL_ENV", None)  # ours are meant, not the one that happens to be active
+os.environ["UV_PYTHON_DOWNLOADS"] = "never"
+if "UV_NATIVE_TLS" not in os.environ:  # the older name of the same setting
+    os.environ.setdefault("UV_SYSTEM_CERTS", "1")
+
+
+@contextlib.contextmanager
+def in_one_piece(environment: Path) -> Generator[None]:
+    """Hold back other runs while the environment changes; start it anew if the last change was cut short.
+
+    uv takes a package for installed as soon as its metadata are there: it would not see what is missing.
+    """
+    with environment.with_name(f"{environment.name}.changing").open("a+") as mark:
+        if sys.platform != "win32":
+            import fcntl
+
+            fcntl.flock(mark, fcntl.LOCK_EX)
+        if mark.tell():
+            shutil.rmtree(environment, ignore_errors=True)
+        mark.write("x")
+        mark.flush()
+        yield
+        mark.truncate(0)
+
+
+def sync(session: nox.Session, *groups: str, python: str = sys.executable) -> str:
+    """Bring the session's environment to what is locked for these groups; return its Python."""
+    environment = ENVIRONMENTS / session.name
+    command = [UV, "sync", "--locked", "--no-default-groups", "--python", python]
+    with in_one_piece(environment):
+        if not environment.exists():
+            session.log("First run: installing what this session needs")
+        done = subprocess.run(
+            [*command, *(f"--group={group}" for group in groups)],
+            cwd=ROOT,
+            env={**os.environ, "UV_PROJECT_ENVIRONMENT": str(environment)},
+            capture_output=True,
+            text=True,
+        )
+    if done.returncode:
+        session.error(CANNOT_DOWNLOAD if OFFLINE.search(done.stderr) else done.stderr.strip())
+    return str(environment / PYTHON)
+
+
+@nox.session(python=False)
+def demo(session: nox.Session) -> None:
+    """Turn 1,000 Chinese characters into flashcards; `-- --help` tells what can be set."""
+    python = sync(session, "examples")
+    with contextlib.chdir(session.invoked_from):
+        session.run(
+            python, "-m", "examples.demo", *session.posargs, env=OUR_FOLDERS, log=False, interrupt_timeout=30
+        )
+
+
+@nox.session(python=False)
+def tests(session: nox.Session) -> None:
+    """Run the tests on the Python that started this; without arguments, judge their coverage, too."""
+    python = sync(session, "tests")
+    if session.posargs:
+        session.run(python, "-m", "pytest", *session.posargs)
+        return
+    session.env["COVERAGE_FILE"] = str(ENVIRONMENTS / session.name / ".coverage")
+    coverage = (python, "-m", "coverage")
+    session.run(*coverage, "erase", log=False)
+    session.run(*coverage, "run", "-m", "pytest")
+    session.run(*coverage, "combine", "--quiet", log=False)
+    session.run(*coverage, "report", "--fail-under=95")
+    session.run(*coverage, "report", "--fail-under=100", "--include=src/batchkit/_core/*")
+
+
+def tests_on(version: str) -> None:
+    """Add the session that runs the tests on one version of Python."""
+
+    @nox.session(python=False, name=f"tests-{version}")
+    def tests_on_version(session: nox.Session) -> None:
+        found = subprocess.run(
+            [UV, "python", "find", "--no-project", f"cpython@{version}"], capture_output=True, text=True
+        )
+        if found.returncode:
+            session.skip(f"no CPython {version} found")
+        session.run(sync(session, "tests", python=found.stdout.strip()), "-m", "pytest", *session.posargs)
+
+    tests_on_version.__doc__ = f"Run the tests on CPython {version}, if it is there."
+
+
+for version in VERSIONS:
+    tests_on(version)
+
+
+@nox.session(python=False)
+def lint(session: nox.Session) -> None:
+    """Check style and formatting."""
+    python = sync(session, "lint")
+    session.run(python, "-m", "ruff", "check")
+    session.run(python, "-m", "ruff", "format", "--check")
+
+
+@nox.session(python=False)
+def types(session: nox.Session) -> None:
+    """Check the types with mypy and with pyright."""
+    python = sync(session, "types")
+    session.run(python, "-m", "mypy")
+    session.run(python, "-m", "basedpyright", "--pythonpath", python)
+
+
+@nox.session(python=False)
+def docs(session: nox.Session) -> None:
+    """Build the site into `site/`; a warning is an error."""
+    session.run(sync(session, "docs"), "-m", "zensical", "build", "--clean", "--strict")
+
+
+@nox.session(python=False)
+def bench(session: nox.Session) -> None:
+    """Measure against the peers; `-- --help` tells what can be set."""
+    python = sync(session, "bench")
+    with contextlib.chdir(session.invoked_from):
+        session.run(python, "-m", "benchmarks", *session.posargs, env=OUR_FOLDERS, log=False)
+
+
+@nox.session(python=False)
+def lock(session: nox.Session) -> None:
+    """Check that `uv.lock` fits `pyproject.toml`."""
+    session.run(UV, "lock", "--check", *session.posargs)
+
+
+@nox.session(python=False)
+def relock(session: nox.Session) -> None:
+    """Make `uv.lock` fit `pyproject.toml`; `-- --upgrade` takes the newest versions."""
+    # Whoever locks may have a mirror configured: its address must not get into the file.
+    session.run(UV, "lock", "--no-config", "--default-index=https://pypi.org/simple", *session.posargs)

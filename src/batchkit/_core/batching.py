@@ -1,0 +1,107 @@
+"""When a batch is full or due; how a failed one is split; which value belongs to which item; the order of
+results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from math import inf
+from typing import Any, Generic, TypeVar, cast
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+
+
+class Gathering(Generic[K]):
+    """A batch that is being filled.
+
+    It is closed when it holds `max_size` keys, or `max_wait` seconds after the first one came.
+    """
+
+    __slots__ = ("_max_size", "_max_wait", "due", "keys")
+
+    def __init__(self, max_size: int, max_wait: float) -> None:
+        self.keys: list[K] = []
+        self.due = inf  # the moment at which it is closed, full or not
+        self._max_size = max_size
+        self._max_wait = max_wait
+
+    @property
+    def full(self) -> bool:
+        """Whether it takes no further key."""
+        return len(self.keys) >= self._max_size
+
+    def add(self, key: K, now: float) -> None:
+        """Take a key in; the first one starts the wait."""
+        if not self.keys:
+            self.due = now + self._max_wait
+        self.keys.append(key)
+
+
+def halves(batch: Sequence[T]) -> tuple[Sequence[T], Sequence[T]]:
+    """Split a failed batch of two or more.
+
+    Splitting each failed part until the bad items stand alone costs at most `1 + 2*k*ceil(log2 n)` calls
+    for `k` bad items among `n`: each bad item fails one part on each of the `ceil(log2 n)` levels, and a
+    failed part makes two calls.
+    """
+    middle = (len(batch) + 1) // 2
+    return batch[:middle], batch[middle:]
+
+
+def values_in_order(answer: object, size: int) -> list[Any]:
+    """The values of a batch function, one for each item, in the order of the items.
+
+    Raises:
+        ValueError: the answer is no sequence of that length.
+    """
+    if isinstance(answer, Mapping):
+        raise ValueError("a batch function returns a sequence with a value for each item, not a mapping")
+    values = _listed(answer)
+    if len(values) != size:
+        raise ValueError(f"a value for each item is wanted: {len(values)} came back for {size} items")
+    return values
+
+
+def values_by_key(answer: object, keys: Sequence[K]) -> dict[K, Any]:
+    """The values of a loader by key.
+
+    Args:
+        answer: a mapping, which may lack keys, or a sequence in the order of the keys.
+        keys: the keys that it was asked for.
+
+    Raises:
+        ValueError: the answer is neither, or a sequence of another length.
+    """
+    if isinstance(answer, Mapping):
+        found = cast(Mapping[K, Any], answer)
+        return {key: found[key] for key in keys if key in found}
+    values = _listed(answer)
+    if len(values) != len(keys):
+        raise ValueError(f"a value for each key is wanted: {len(values)} came back for {len(keys)} keys")
+    return dict(zip(keys, values, strict=True))
+
+
+def _listed(answer: object) -> list[Any]:
+    if isinstance(answer, (str, bytes)) or not isinstance(answer, Iterable):
+        raise ValueError(f"a sequence is wanted, not {type(answer).__name__}")
+    return [*answer]
+
+
+class InOrder(Generic[T]):
+    """Puts results back into the order of their items."""
+
+    __slots__ = ("_early", "_next")
+
+    def __init__(self) -> None:
+        self._early: dict[int, T] = {}
+        self._next = 0
+
+    def put(self, index: int, result: T) -> list[T]:
+        """Take a result in; returns those that are next, in order."""
+        self._early[index] = result
+        ready: list[T] = []
+        while self._next in self._early:
+            ready.append(self._early.pop(self._next))
+            self._next += 1
+        return ready

@@ -1,0 +1,145 @@
+"""The corridor of every call: limiter -> call -> event."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Generic, TypeVar, cast
+
+from attrs import frozen
+
+from batchkit._events import CallFinished, CallStarted, Hook, emit
+from batchkit.abc import Clock, Limiter
+from batchkit.exceptions import CallCancelled
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+
+@frozen
+class Attempt(Generic[R]):
+    """How a call ended.
+
+    Attributes:
+        value: what it returned.
+        error: what it raised, or None.
+        seconds: what it took, without waiting for permits.
+    """
+
+    value: R | None
+    error: Exception | None
+    seconds: float
+
+
+class Dispatch(Generic[A, R]):
+    """Makes calls of one function, each when its limiters let it go.
+
+    Attributes:
+        calls: calls that ended.
+        seconds: time in calls, summed over all that ran side by side.
+        pace_wait, quota_wait: time that calls waited for the pace and for the limiter, summed likewise.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_cost",
+        "_function",
+        "_hooks",
+        "_limiter",
+        "_name",
+        "_pace",
+        "_priority",
+        "calls",
+        "pace_wait",
+        "quota_wait",
+        "seconds",
+    )
+
+    def __init__(
+        self,
+        function: Callable[[A], Awaitable[R]],
+        *,
+        name: str,
+        clock: Clock,
+        limiter: Limiter | None = None,
+        cost: Callable[[A], int] | int = 1,
+        priority: int = 0,
+        pace: Limiter | None = None,
+        hooks: Iterable[Hook] = (),
+    ) -> None:
+        self._function = function
+        self._name = name
+        self._clock = clock
+        self._limiter = limiter
+        self._cost = cost
+        self._priority = priority
+        self._pace = pace
+        self._hooks = tuple(hooks)
+        self.calls = 0
+        self.seconds = 0.0
+        self.pace_wait = 0.0
+        self.quota_wait = 0.0
+
+    async def call(self, argument: A, size: int = 1) -> R:
+        """Call the function with `argument`, which stands for `size` items.
+
+        Raises:
+            Exception: what the function, or the limiter, raised.
+        """
+        attempt = await self.attempt(argument, size)
+        if attempt.error is not None:
+            raise attempt.error
+        return cast(R, attempt.value)
+
+    async def attempt(self, argument: A, size: int = 1) -> Attempt[R]:
+        """The same, with the error as a value."""
+        started = None
+        try:
+            await self._wait_for_permits(argument)
+            if self._hooks:
+                emit(self._hooks, CallStarted(self._name, size))
+            started = self._clock.now()
+            value = await self._function(argument)
+        except asyncio.CancelledError as error:
+            self._finish(started, size, error)
+            if _asked_to_stop():
+                raise
+            return Attempt(None, CallCancelled(f"{self._name}: the call was cancelled from inside"), 0.0)
+        except Exception as error:
+            return Attempt(None, error, self._finish(started, size, error))
+        except BaseException as error:
+            self._finish(started, size, error)
+            raise
+        return Attempt(value, None, self._finish(started, size, None))
+
+    async def _wait_for_permits(self, argument: A) -> None:
+        if self._pace is not None:
+            self.pace_wait += await self._waited(self._pace, 1)
+        if self._limiter is not None:
+            cost = self._cost(argument) if callable(self._cost) else self._cost
+            self.quota_wait += await self._waited(self._limiter, cost)
+
+    def _finish(self, started: float | None, size: int, error: BaseException | None) -> float:
+        """Count a call that began, and return what it took."""
+        if started is None:
+            return 0.0
+        seconds = self._clock.now() - started
+        self.calls += 1
+        self.seconds += seconds
+        if self._hooks:
+            emit(self._hooks, CallFinished(self._name, size, seconds, error))
+        return seconds
+
+    async def _waited(self, limiter: Limiter, cost: int) -> float:
+        started = self._clock.now()
+        await limiter.acquire(cost, priority=self._priority)
+        return self._clock.now() - started
+
+
+def _asked_to_stop() -> bool:
+    """Whether the running task of asyncio was asked to stop, or only something that it awaited was."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+AnyDispatch = Dispatch[Any, Any]

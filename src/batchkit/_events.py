@@ -1,0 +1,137 @@
+"""Frozen events, and how they reach the hooks.
+
+A hook is one callable that takes an event. It is called where the thing happens, so it should be quick; an
+error in a hook is logged and harms no work.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
+
+from attrs import frozen
+
+from batchkit._values import AnyOutcome, AnyReport
+
+_log = logging.getLogger("batchkit")
+
+
+@frozen
+class Event:
+    """Something that happened.
+
+    Attributes:
+        name: the name of the limiter, executor, batcher or cache that it happened to.
+    """
+
+    name: str
+
+
+@frozen
+class Waited(Event):
+    """A call went after it had to wait for a limiter.
+
+    Attributes:
+        cost: permits.
+        seconds: how long it waited.
+    """
+
+    cost: int
+    seconds: float
+
+
+@frozen
+class RateChanged(Event):
+    """A limiter goes on at another rate or burst.
+
+    Attributes:
+        rate, burst: the new ones, in permits/s and permits.
+        rate_before, burst_before: the old ones.
+    """
+
+    rate: float
+    burst: int
+    rate_before: float
+    burst_before: int
+
+
+@frozen
+class RunStarted(Event):
+    """An executor began a run.
+
+    Attributes:
+        total: number of items, or None where the input does not tell.
+    """
+
+    total: int | None
+
+
+@frozen
+class CallStarted(Event):
+    """A call is about to be made: its permits are there.
+
+    Attributes:
+        size: items, or keys, of the call.
+    """
+
+    size: int
+
+
+@frozen
+class CallFinished(Event):
+    """A call came back.
+
+    Attributes:
+        size: items, or keys, of the call.
+        seconds: how long the call took, without waiting for permits.
+        error: what it raised, or None.
+    """
+
+    size: int
+    seconds: float
+    error: BaseException | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the call returned."""
+        return self.error is None
+
+
+@frozen
+class BatchSplit(Event):
+    """A batch failed and goes on as two halves.
+
+    Attributes:
+        size: items of the failed batch.
+        error: why it failed.
+    """
+
+    size: int
+    error: Exception
+
+
+@frozen
+class ItemFinished(Event):
+    """An item has its outcome."""
+
+    outcome: AnyOutcome
+
+
+@frozen
+class RunFinished(Event):
+    """A run is over: every item that was taken has its outcome."""
+
+    report: AnyReport
+
+
+Hook: TypeAlias = Callable[[Event], object]
+
+
+def emit(hooks: Iterable[Hook], event: Event) -> None:
+    """Hand an event to each hook."""
+    for hook in hooks:
+        try:
+            hook(event)
+        except Exception:
+            _log.exception("a hook failed on %s", type(event).__name__)

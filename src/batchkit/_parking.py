@@ -1,0 +1,167 @@
+"""How one call waits, on asyncio, on trio or in a thread, and is woken from anywhere.
+
+A parker belongs to the call that made it. `unpark` may be called by any thread and any loop; a wake-up
+that comes before the owner parks is kept, and several count as one. `park` may also return for no reason:
+the owner looks at the state it waits for and parks again.
+
+`unpark` answers whether the wake-up could be delivered: a closed event loop never comes back, so that what
+was meant for its waiter can be handed on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import Callable, Hashable
+from math import inf
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import trio
+
+Now = Callable[[], float]
+
+
+class Parker(Protocol):
+    """What an async call waits with."""
+
+    @property
+    def domain(self) -> Hashable:
+        """The event loop that the owner runs in."""
+        ...
+
+    def unpark(self) -> bool:
+        """Wake the owner; false if its loop is closed."""
+        ...
+
+    async def park(self, until: float = inf) -> None:
+        """Wait to be woken, at most until that moment of the clock."""
+        ...
+
+
+class SyncParker(Protocol):
+    """What a call in a plain thread waits with; the blocking twin of `Parker`."""
+
+    @property
+    def domain(self) -> Hashable:
+        """None: all threads together count as one place."""
+        ...
+
+    def unpark(self) -> bool:
+        """Wake the owner."""
+        ...
+
+    def park_sync(self, until: float = inf) -> None:
+        """Wait to be woken, at most until that moment of the clock."""
+        ...
+
+
+def parker(now: Now) -> Parker:
+    """A parker for the running event loop.
+
+    Raises:
+        RuntimeError: no event loop of asyncio or trio is running.
+    """
+    if in_trio():
+        return TrioParker(now)
+    return AsyncioParker(now)
+
+
+def in_trio() -> bool:
+    """Whether the caller is a task of trio. Nobody who runs on trio has not imported it, so neither do we."""
+    trio = sys.modules.get("trio")
+    return trio is not None and trio.lowlevel.in_trio_task()
+
+
+class ThreadParker:
+    """Waits by blocking its thread."""
+
+    __slots__ = ("_event", "_now")
+    domain: Hashable = None
+
+    def __init__(self, now: Now) -> None:
+        self._now = now
+        self._event = threading.Event()
+
+    def unpark(self) -> bool:
+        self._event.set()
+        return True
+
+    def park_sync(self, until: float = inf) -> None:
+        seconds = min(until - self._now(), threading.TIMEOUT_MAX)
+        self._event.wait(seconds)
+        self._event.clear()
+
+
+class AsyncioParker:
+    """Waits on a future of its event loop, with the loop's own timer."""
+
+    __slots__ = ("_future", "_now", "_woken", "domain")
+
+    def __init__(self, now: Now) -> None:
+        self._now = now
+        self.domain = asyncio.get_running_loop()
+        self._woken = False
+        self._future: asyncio.Future[None] | None = None
+
+    def unpark(self) -> bool:
+        if asyncio._get_running_loop() is not self.domain:
+            try:
+                self.domain.call_soon_threadsafe(self._wake)
+            except RuntimeError:  # the loop is closed
+                return False
+        elif self._future is not None:
+            self._wake()
+        else:  # about to park: it waits its turn behind those that were woken before
+            self.domain.call_soon(self._wake)
+        return True
+
+    async def park(self, until: float = inf) -> None:
+        if not self._woken:
+            self._future = self.domain.create_future()
+            timer = None if until == inf else self.domain.call_later(until - self._now(), self._wake)
+            try:
+                await self._future
+            finally:
+                self._future = None
+                if timer is not None:
+                    timer.cancel()
+        self._woken = False
+
+    def _wake(self) -> None:
+        self._woken = True
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+
+class TrioParker:
+    """Waits on an event of its trio run, with a cancel scope as the timer."""
+
+    __slots__ = ("_event", "_now", "_trio", "domain")
+
+    def __init__(self, now: Now) -> None:
+        import trio
+
+        self._trio = trio
+        self._now = now
+        self.domain: trio.lowlevel.TrioToken = trio.lowlevel.current_trio_token()
+        self._event = trio.Event()
+
+    def unpark(self) -> bool:
+        if self._trio.lowlevel.in_trio_run() and self._trio.lowlevel.current_trio_token() is self.domain:
+            self._event.set()
+            return True
+        try:
+            self.domain.run_sync_soon(self._wake)
+        except self._trio.RunFinishedError:
+            return False
+        return True
+
+    async def park(self, until: float = inf) -> None:
+        with self._trio.CancelScope(deadline=self._trio.current_time() + (until - self._now())):
+            await self._event.wait()
+        self._event = self._trio.Event()
+
+    def _wake(self) -> None:
+        self._event.set()

@@ -1,0 +1,147 @@
+"""The frozen values that callers get back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
+
+from attrs import field, frozen
+
+from batchkit._core.bottleneck import Bottleneck
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@frozen
+class Decision:
+    """The answer to a try: true if the caller may go.
+
+    Attributes:
+        allowed: whether the caller may go.
+        retry_after: seconds after which it could, if nobody who waits leaves; 0.0 if it may go now.
+    """
+
+    allowed: bool
+    retry_after: float = 0.0
+
+    def __bool__(self) -> bool:
+        return self.allowed
+
+
+@frozen
+class LimiterStatistics:
+    """What a limiter did so far.
+
+    Attributes:
+        rate: permits a second.
+        burst: permits at once.
+        available: permits there now; below zero while a debt is paid off.
+        waiting: calls that wait now.
+        granted: permits let go.
+        waits: calls that had to wait and went.
+        waited: seconds that those waited, in total.
+        timeouts: calls that ended by their timeout.
+    """
+
+    rate: float
+    burst: int
+    available: float
+    waiting: int
+    granted: int
+    waits: int
+    waited: float
+    timeouts: int
+
+
+@frozen
+class CacheStatistics:
+    """What a cache did so far.
+
+    Attributes:
+        size: entries kept now, expired ones that were not swept yet included.
+        hits: look-ups answered from the cache.
+        misses: look-ups that were not.
+        loads: values loaded through the cache.
+        evicted: entries dropped to make room.
+        expired: entries dropped because their time was over.
+    """
+
+    size: int
+    hits: int
+    misses: int
+    loads: int
+    evicted: int
+    expired: int
+
+    @property
+    def hit_rate(self) -> float:
+        """Hits among the look-ups, 0.0 to 1.0; 0.0 before the first."""
+        lookups = self.hits + self.misses
+        return self.hits / lookups if lookups else 0.0
+
+
+@frozen
+class Outcome(Generic[T, R]):
+    """What became of one item.
+
+    Attributes:
+        index: the item's number in the input, from 0.
+        item: the item.
+        value: what the function returned; None if it failed.
+        error: why it failed, or None.
+        attempts: calls that the item took part in (more than one where a failed batch was split).
+        seconds: what its last call took.
+    """
+
+    index: int
+    item: T
+    value: R | None = None
+    error: Exception | None = None
+    attempts: int = 1
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether the item has a value (which may be None)."""
+        return self.error is None
+
+
+@frozen
+class RunReport(Generic[T, R]):
+    """What a run did, and what held it back.
+
+    Attributes:
+        name: the executor's name.
+        outcomes: one for each item, in the order in which they finished, or in the items' order if asked.
+        succeeded: items with a value.
+        failed: items with an error.
+        calls: calls of the function.
+        splits: batches that failed and were split.
+        seconds: from the start of the run to its end.
+        latency: mean seconds of a call.
+        concurrency: calls at once that were allowed.
+        limited_by: what held the run back.
+        advice: the same in words, with the number to change.
+    """
+
+    name: str
+    outcomes: Sequence[Outcome[T, R]] = field(repr=False)
+    succeeded: int
+    failed: int
+    calls: int
+    splits: int
+    seconds: float
+    latency: float
+    concurrency: int
+    limited_by: Bottleneck
+    advice: str
+
+    @property
+    def items(self) -> int:
+        """Items that were taken from the input."""
+        return self.succeeded + self.failed
+
+
+AnyOutcome = Outcome[Any, Any]
+AnyReport = RunReport[Any, Any]
