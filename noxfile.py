@@ -45,7 +45,7 @@ def start_nox() -> None:
             install_tools(tools)
         except KeyboardInterrupt:
             sys.exit(130)
-    command = [str(python), "-P", "-m", "nox", "--noxfile", str(ROOT / "noxfile.py"), *sys.argv[1:]]
+    command = [str(python), "-Im", "nox", "--noxfile", str(ROOT / "noxfile.py"), *sys.argv[1:]]
     if os.name == "nt":
         sys.exit(subprocess.call(command))
     os.execv(python, command)
@@ -58,13 +58,13 @@ def install_tools(tools: Path) -> None:
     ENVIRONMENTS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=ENVIRONMENTS, prefix="new-", ignore_cleanup_errors=True) as folder:
         aside = Path(folder, "tools")
-        made = subprocess.run([sys.executable, "-m", "venv", str(aside)], capture_output=True, text=True)
+        made = subprocess.run([sys.executable, "-Im", "venv", str(aside)], capture_output=True, text=True)
         if made.returncode:
             sys.exit(
-                "This Python cannot make a virtual environment, since venv or ensurepip is missing: "
-                "install it (on Debian and Ubuntu: apt install python3-venv), then run this again"
+                f"{sys.executable} cannot make a virtual environment: "
+                "is venv or ensurepip missing (on Debian and Ubuntu: apt install python3-venv)?"
             )
-        pip = [str(aside / PYTHON), "-m", "pip", "install", "--quiet", "--retries=2", *TOOLS]
+        pip = [str(aside / PYTHON), "-Im", "pip", "install", "--quiet", "--retries=2", *TOOLS]
         done = subprocess.run(pip, capture_output=True, text=True)
         system = ssl.get_default_verify_paths().cafile
         if "CERTIFICATE_VERIFY_FAILED" in done.stderr and system:
@@ -93,7 +93,8 @@ UV = shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"
 # For `python -m examples...`: a folder of that name where the user stands must not hide ours.
 OUR_FOLDERS = {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}
 
-os.environ.pop("VIRTUAL_ENV", None)  # ours are meant, not the one that happens to be active
+for name in ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME"):
+    os.environ.pop(name, None)  # they mean another environment than ours
 os.environ["UV_PYTHON_DOWNLOADS"] = "never"
 if "UV_NATIVE_TLS" not in os.environ:  # the older name of the same setting
     os.environ.setdefault("UV_SYSTEM_CERTS", "1")
@@ -105,12 +106,13 @@ def in_one_piece(environment: Path) -> Generator[None]:
 
     uv takes a package for installed as soon as its metadata are there: it would not see what is missing.
     """
-    with environment.with_name(f"{environment.name}.changing").open("a+") as mark:
+    ENVIRONMENTS.mkdir(exist_ok=True)
+    with environment.with_name(f"{environment.name}.changing").open("a") as mark:
         if sys.platform != "win32":
             import fcntl
 
             fcntl.flock(mark, fcntl.LOCK_EX)
-        if mark.tell():
+        if mark.seek(0, os.SEEK_END):
             shutil.rmtree(environment, ignore_errors=True)
         mark.write("x")
         mark.flush()
@@ -147,12 +149,22 @@ def demo(session: nox.Session) -> None:
         )
 
 
+def selected(session: nox.Session) -> list[str]:
+    """The arguments for pytest, which runs in the root: paths are meant from where the user stands."""
+    here = Path(session.invoked_from)
+
+    def is_path(arg: str) -> bool:
+        return ("/" in arg or ".py" in arg) and (here / arg.partition("::")[0]).exists()
+
+    return [str(here / arg) if is_path(arg) else arg for arg in session.posargs]
+
+
 @nox.session(python=False)
 def tests(session: nox.Session) -> None:
     """Run the tests on the Python that started this; without arguments, judge their coverage, too."""
     python = sync(session, "tests")
     if session.posargs:
-        session.run(python, "-m", "pytest", *session.posargs)
+        session.run(python, "-m", "pytest", *selected(session))
         return
     session.env["COVERAGE_FILE"] = str(ENVIRONMENTS / session.name / ".coverage")
     coverage = (python, "-m", "coverage")
@@ -173,7 +185,7 @@ def tests_on(version: str) -> None:
         )
         if found.returncode:
             session.skip(f"no CPython {version} found")
-        session.run(sync(session, "tests", python=found.stdout.strip()), "-m", "pytest", *session.posargs)
+        session.run(sync(session, "tests", python=found.stdout.strip()), "-m", "pytest", *selected(session))
 
     tests_on_version.__doc__ = f"Run the tests on CPython {version}, if it is there."
 

@@ -87,14 +87,14 @@ class Store:
         if entry is not None:
             entry.value, entry.expires = value, expires
             return
+        while len(self._entries) >= self._maxsize:
+            self._evict()
         entry = self._entries[key] = Entry(key, value, expires)
         if key in self._ghosts:
             del self._ghosts[key]
             self._main.append(entry)
         else:
             self._small.append(entry)
-        while len(self._entries) > self._maxsize:
-            self._evict()
         self._compact()
 
     def remove(self, key: Hashable) -> bool:

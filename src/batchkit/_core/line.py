@@ -178,16 +178,10 @@ class Line:
     def look(self, now: float) -> list[Place]:
         """Settle what is due at `now`; those returned are to be woken: granted or expired."""
         self._set_aside(now)
-        woken: list[Place] = []
-        while (head := self._head()) is not None:
-            if head.deadline < now:
-                self._end(head, State.EXPIRED)
-            elif self.bucket.holds(head.cost + self.reserved, now):
-                self._grant(head, now)
-            else:
-                break
-            woken.append(head)
-        return woken + self._expire(now)
+        woken = self._serve(now)
+        while expired := self._expire(now):  # whoever leaves may have been what the next one waited behind
+            woken += expired + self._serve(now)
+        return woken
 
     def next_look(self, now: float) -> float:
         """The moment of the next `look` if nothing happens before; infinite when nobody waits."""
@@ -196,10 +190,11 @@ class Line:
         if (head := self._head()) is None:
             return moment
         due = self.bucket.due(head.cost + self.reserved, now)
-        if due <= now:  # the permits are there, but not the room: those granted come, or are set aside
-            due = min(
-                (place.owned_until for place in self._granted if self._holds_up_others(place)), default=inf
-            )
+        if due <= now:
+            due = inf  # the permits are there, but not the room: those granted come first
+        if self.reserved and len(self._standing) > 1:  # or they are set aside
+            held_up = (place.owned_until for place in self._granted if self._holds_up_others(place))
+            due = min(due, min(held_up, default=inf))
         return min(moment, due)
 
     def change(self, rate: float, burst: int, now: float) -> list[Place]:
@@ -277,6 +272,19 @@ class Line:
     def _holds_up_others(self, place: Place) -> bool:
         """Whether a place is granted and not gone while somebody of another group waits."""
         return place.state is State.GRANTED and self.waiting > self._waiting.get(place.group, 0)
+
+    def _serve(self, now: float) -> list[Place]:
+        """Grant from the head of the line as far as the permits go."""
+        served: list[Place] = []
+        while (head := self._head()) is not None:
+            if head.deadline < now:
+                self._end(head, State.EXPIRED)
+            elif self.bucket.holds(head.cost + self.reserved, now):
+                self._grant(head, now)
+            else:
+                break
+            served.append(head)
+        return served
 
     def _set_aside(self, now: float) -> None:
         """Set the groups aside that did not come within a moment of a grant, if that helps anybody."""

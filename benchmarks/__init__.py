@@ -1,0 +1,1 @@
+"""batchkit and its peers, measured side by side: `python3 noxfile.py -s bench -- --help`."""

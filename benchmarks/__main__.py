@@ -1,0 +1,68 @@
+"""Run suites, print their tables, and write all figures to a file if asked."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import report
+from benchmarks.frame import Case, Skipped, Suite, run_suite
+from benchmarks.suites import all_suites
+
+QUICK_ROUNDS = 3
+QUICK_SCALE = 0.1
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    suites = all_suites()
+    options = _parser(list(suites)).parse_args(arguments)
+    print(f"{_facts()}\nOnly ratios within one run count. Extra figures are the worst of all rounds.")
+    documents: dict[str, Any] = {}
+    for name in options.suite or suites:
+        documents[name] = _run(suites[name], options)
+    if options.json is not None:
+        document = report.document(documents, seed=options.seed, quick=options.quick)
+        options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def _run(suite: Suite, options: argparse.Namespace) -> dict[str, Any]:
+    found = suite.cases()
+    cases = [case for case in found if isinstance(case, Case)]
+    skipped = [case for case in found if isinstance(case, Skipped)]
+    scale = QUICK_SCALE if options.quick else 1.0
+    rounds: int = options.rounds or (min(suite.rounds, QUICK_ROUNDS) if options.quick else suite.rounds)
+    rows = report.rows(run_suite(cases, rounds=rounds, seed=options.seed, scale=scale), scale)
+    print(f"\n{report.text(suite, rows, skipped)}", flush=True)
+    return report.suite_document(suite, rounds, rows, skipped)
+
+
+def _parser(suites: list[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument("--suite", nargs="+", choices=suites, metavar="NAME", help=f"of {', '.join(suites)}")
+    parser.add_argument(
+        "--rounds", type=_count, help="timings of each case; the suite's own number by default"
+    )
+    parser.add_argument("--quick", action="store_true", help="a tenth of the work, to see that it runs")
+    parser.add_argument("--seed", type=int, default=1, help="of the order of the cases (default: 1)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
+    return parser
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError("1 or more")
+    return count
+
+
+def _facts() -> str:
+    facts = report.machine()
+    peers = ", ".join(f"{name} {number or '(missing)'}" for name, number in report.versions().items())
+    return f"{facts['implementation']} {facts['python']}, {facts['cpus']} CPUs; {peers}"
+
+
+if __name__ == "__main__":
+    main()

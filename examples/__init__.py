@@ -1,0 +1,1 @@
+"""Whole workers to copy, and the stand-in services that they run against."""

@@ -1,0 +1,91 @@
+"""Opens the parts of the demo, in order, and closes them: database, text service, its client."""
+
+import asyncio
+import sys
+from argparse import Namespace
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from io import TextIOWrapper
+
+import stamina.instrumentation
+
+from batchkit.presets import Quota
+from examples import services, settings
+from examples.characters import Selection
+from examples.database import Database
+from examples.errors import UsageError
+from examples.files import check_writable
+from examples.services import Service
+from examples.settings import Settings
+from examples.sources import from_file, from_hsk
+from examples.text import TextService
+from examples.work import Work
+
+USAGE = 2  # exit code
+
+
+def main(options: Namespace) -> int:
+    """Run it; returns the exit code."""
+    tolerate_any_terminal()
+    stamina.instrumentation.set_on_retry_hooks([])  # no warning for each retry: the report has their number
+    try:
+        return asyncio.run(run(options))
+    except UsageError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return USAGE
+
+
+def tolerate_any_terminal() -> None:
+    """Where Chinese cannot be printed, print question marks instead of a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+async def run(options: Namespace) -> int:
+    """Check what can be checked, open what is needed, and work."""
+    config, selection = settings.load(), chosen(options)
+    for path in filter(None, (options.report, options.picture)):
+        check_writable(path)
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(opened(options.database or config.database))
+        service = await stack.enter_async_context(service_for(options, config))
+        text = await stack.enter_async_context(text_service(service, config))
+        return await Work(config, database, service, text, selection).do(options)
+
+
+def chosen(options: Namespace) -> Selection:
+    """The characters of the input."""
+    return from_file(options.file, options.encoding) if options.file else from_hsk(options.size)
+
+
+@asynccontextmanager
+async def opened(file_or_url: str) -> AsyncIterator[Database]:
+    """The database."""
+    database = await Database.open(file_or_url)
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def service_for(options: Namespace, config: Settings) -> AsyncIterator[Service]:
+    """The text service that was asked for; a stand-in of our own, if nothing was."""
+    if options.service == "openai":
+        yield services.real(config.text, options.speed)
+    elif options.standin:
+        yield await services.running(options.standin, options.speed)
+    else:
+        async with services.started(options.speed) as standin:
+            yield standin
+
+
+def text_service(service: Service, config: Settings) -> TextService:
+    """The client of the text service, held to its quota, which is as much faster as the service."""
+    options, speed = config.text, service.endpoint.speed
+    quota = Quota(rate=options.rate, burst=options.burst).scaled(speed)
+    limiter = quota.bucket(jitter=options.jitter, name="text")
+    return TextService(
+        service.endpoint, options, limiter, connections=config.scaled(config.bulk_import.concurrency)
+    )

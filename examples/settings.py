@@ -1,0 +1,176 @@
+"""Every number that the workers can be told, in one place, checked before anything starts.
+
+Values come from settings.toml beside this file: [default], then the section of the profile that
+ENVIRONMENT names. On top come environment variables. A name that does not exist and a value out of its
+range are refused at once.
+"""
+
+import difflib
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import typed_settings as ts
+from attrs import field, frozen
+from typed_settings.dict_utils import set_path
+from typed_settings.exceptions import InvalidSettingsError, TsError
+from typed_settings.loaders import Loader
+from typed_settings.types import LoadedSettings, LoaderMeta, OptionList, SettingsClass, SettingsDict
+
+from examples.errors import UsageError
+
+FILE = Path(__file__).with_name("settings.toml")
+PREFIX = "FLASHCARDS_"
+# Variables that go by their usual name.
+USUAL = {
+    "ENVIRONMENT": "environment",
+    "WORKER_SCALE_FACTOR": "worker_scale_factor",
+    "OPENAI_API_KEY": "text.api_key",
+    "OPENAI_BASE_URL": "text.base_url",
+}
+PROFILES = ("development", "production")
+
+
+class OutOfRange(ValueError):
+    """A value that is not allowed; typed-settings prints its `repr` after the setting and its source."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+@frozen
+class Range:
+    """A number within bounds, out of TOML or out of the text of an environment variable."""
+
+    kind: type[int] | type[float]
+    least: float
+    most: float
+    unit: str
+
+    def __call__(self, value: object) -> float:
+        """The number. Raises OutOfRange."""
+        number = self.parsed(value)
+        if not self.least <= number <= self.most or number != self.kind(number):
+            raise OutOfRange(str(self))
+        return self.kind(number)
+
+    def parsed(self, value: object) -> float:
+        """NaN, which is in no range, for what is no number."""
+        try:
+            return math.nan if isinstance(value, bool) else float(str(value))
+        except ValueError:
+            return math.nan
+
+    def __str__(self) -> str:
+        whole = "a whole number" if self.kind is int else "a number"
+        return f"must be {whole} from {self.least:,g} to {self.most:,g} ({self.unit})"
+
+
+def whole(least: int, most: int, unit: str) -> Any:
+    """A setting that is a whole number."""
+    return field(converter=Range(int, least, most, unit))
+
+
+def real(least: float, most: float, unit: str) -> Any:
+    """A setting that is a number."""
+    return field(converter=Range(float, least, most, unit))
+
+
+@frozen
+class Dictionary:
+    """How words are looked up."""
+
+    batch_size: int = whole(1, 1000, "words")
+    max_wait: float = real(0, 1, "seconds")
+    cache_ttl: float = real(0.001, 86_400, "seconds")
+    cache_size: int = whole(1, 10_000_000, "answers")
+
+
+@frozen
+class Text:
+    """The text service, and how it is called."""
+
+    base_url: str
+    model: str
+    rate: float = real(0.001, 10_000, "calls/s")
+    burst: int = whole(1, 10_000, "calls")
+    jitter: float = real(0, 10, "seconds")
+    timeout: float = real(0.1, 3600, "seconds")
+    attempts: int = whole(1, 20, "calls")
+    input_price: float = real(0, 10_000, "USD for a million tokens")
+    output_price: float = real(0, 10_000, "USD for a million tokens")
+    api_key: ts.SecretStr = field(default=ts.SecretStr(""))
+
+
+@frozen
+class BulkImport:
+    """How characters become cards."""
+
+    batch_size: int = whole(1, 50, "characters")
+    concurrency: int = whole(1, 1000, "calls at once")
+    grace: float = real(0, 600, "seconds")
+
+
+@frozen
+class Settings:
+    """All of it."""
+
+    environment: Literal["development", "production"]
+    database: str
+    dictionary: Dictionary
+    text: Text
+    bulk_import: BulkImport
+    worker_scale_factor: float = real(0.01, 100, "times every concurrency")
+
+    def scaled(self, concurrency: int) -> int:
+        """A concurrency, times WORKER_SCALE_FACTOR; at least 1."""
+        return max(1, round(concurrency * self.worker_scale_factor))
+
+
+def load(environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings.
+
+    Raises:
+        UsageError: with the name, the value, what is allowed, and where the value came from.
+    """
+    profile = environment.get("ENVIRONMENT", PROFILES[0])
+    if profile not in PROFILES:
+        raise UsageError(f"ENVIRONMENT is {profile!r}: it must be {' or '.join(PROFILES)}.")
+    variables = Environment({"ENVIRONMENT": profile, **environment})
+    loaders: list[Loader] = [section("default"), section(profile), variables]
+    try:
+        return ts.load_settings(Settings, loaders)
+    except InvalidSettingsError as group:
+        raise UsageError(f"{group.exceptions[0]}.") from None  # the others may follow from the first
+    except TsError as error:
+        raise UsageError(f"{error}.") from None
+
+
+def section(name: str) -> ts.FileLoader:
+    """A section of settings.toml."""
+    return ts.FileLoader({"*.toml": ts.TomlFormat(name)}, [FILE])
+
+
+@frozen
+class Environment:
+    """The loader of environment variables: FLASHCARDS_TEXT_RATE sets `text.rate`."""
+
+    variables: Mapping[str, str]
+
+    def __call__(self, settings_cls: SettingsClass, options: OptionList) -> Iterator[LoadedSettings]:
+        """One value for each variable, so that an error can name the variable."""
+        paths = {PREFIX + option.path.upper().replace(".", "_"): option.path for option in options} | USUAL
+        self.refuse_unknown(paths)
+        for name in paths.keys() & self.variables.keys():
+            value: SettingsDict = {}
+            set_path(value, paths[name], self.variables[name])
+            yield LoadedSettings(value, LoaderMeta(f"environment variable {name}"))
+
+    def refuse_unknown(self, paths: Mapping[str, str]) -> None:
+        """A misspelt name would be ignored, and nobody would know why."""
+        for name in sorted(self.variables):
+            if name.startswith(PREFIX) and name not in paths:
+                near = difflib.get_close_matches(name, paths, cutoff=0)
+                raise UsageError(f"{name} is no setting; there are {', '.join(near)}, and others.")

@@ -1,0 +1,379 @@
+"""The line, by rows of time, action, expectation, and against a model in exact fractions."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import inf
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from batchkit._core.bucket import Bucket
+from batchkit._core.line import Line, Place, State
+
+
+class Score:
+    """A line, and its places by letter."""
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self.line = Line(Bucket(rate, burst, 0.0), patience=10.0, moment=0.01)
+        self.places: dict[str, Place] = {}
+
+    def join(
+        self, name: str, now: float, cost: int = 1, *, group: str = "loop", priority: int = 0, deadline: float = inf
+    ) -> None:
+        self.places[name] = self.line.join(
+            cost, now, owner=name, group=group, priority=priority, deadline=deadline
+        )
+
+    def look(self, now: float) -> str:
+        """The names of those that are woken, in order."""
+        return "".join(place.owner for place in self.line.look(now))
+
+    def go(self, name: str, now: float) -> bool:
+        return self.line.go(self.places[name], now)
+
+    def leave(self, name: str) -> None:
+        self.line.leave(self.places[name])
+
+    def state(self, name: str) -> State:
+        return self.places[name].state
+
+
+@pytest.fixture
+def score() -> Score:
+    """Rate 2/s, burst 2, and its two permits are taken at 0."""
+    score = Score(rate=2, burst=2)
+    assert score.line.take(2, 0)
+    return score
+
+
+def test_first_come_first_served(score: Score) -> None:
+    for name in "abc":
+        score.join(name, 0.0)
+    assert score.look(0.4) == ""
+    assert score.line.next_look(0.4) == 0.5
+    assert score.look(0.5) == "a"
+    assert score.go("a", 0.5)
+    assert not score.go("c", 0.9)
+    assert score.look(1.0) == "b"
+    assert score.go("b", 1.0)
+    assert score.look(1.5) == "c"
+
+
+def test_who_comes_when_it_is_its_turn_goes_without_being_woken(score: Score) -> None:
+    score.join("a", 0.0)
+    score.join("b", 0.0)
+    assert not score.go("b", 0.5)
+    assert score.go("a", 0.5)
+
+
+def test_a_newcomer_passes_nobody(score: Score) -> None:
+    score.join("a", 0.0, cost=2)
+    assert not score.line.take(1, 0.5)  # one permit is there, and kept for the head of the line
+    assert score.look(1.0) == "a"
+    assert not score.line.take(1, 1.0)  # who was called is about to go
+    assert score.go("a", 1.0)
+    assert score.line.take(1, 1.5)
+
+
+def test_a_large_cost_is_not_starved_by_small_ones(score: Score) -> None:
+    score.join("L", 0.0, cost=2)
+    for name in "abc":
+        score.join(name, 0.1)
+    assert score.look(0.9) == ""
+    assert score.look(1.0) == "L"
+
+
+def test_a_higher_priority_goes_first(score: Score) -> None:
+    score.join("a", 0.0)
+    score.join("b", 0.1, priority=1)
+    assert score.look(0.5) == "b"
+
+
+def test_who_has_waited_long_enough_goes_before_a_higher_priority() -> None:
+    score = Score(rate=0.1, burst=1)
+    score.line.take(1, 0)
+    score.join("a", 0.0)
+    score.join("b", 9.9, priority=1)
+    score.join("c", 10.1, priority=1)
+    order = ""
+    for turn in (10.0, 20.0, 30.0):
+        name = score.look(turn)
+        assert score.go(name, turn)
+        order += name
+    assert order == "bac"
+
+
+def test_a_stall_lets_no_backlog_go(score: Score) -> None:
+    for name in "abcdef":
+        score.join(name, 0.0)
+    assert score.look(100.0) == "ab"
+    assert score.go("a", 100.0)
+    assert score.go("b", 100.0)
+    assert score.look(100.0) == ""
+    assert score.look(100.5) == "c"
+
+
+def test_a_grant_that_is_not_taken_stands_in_the_bucket(score: Score) -> None:
+    for name in "abcd":
+        score.join(name, 0.0)
+    assert score.look(0.5) == "a"
+    assert score.look(50.0) == "b"  # all of one loop: nobody is passed over, and a's permit is still a's
+    assert score.look(60.0) == ""
+    assert score.line.next_look(60.0) == inf
+    assert score.go("a", 60.0)
+    assert score.go("b", 60.0)
+    assert score.look(60.0) == ""
+
+
+def test_who_leaves_hands_on_what_it_was_granted(score: Score) -> None:
+    score.join("a", 0.0)
+    score.join("b", 0.0)
+    assert score.look(0.5) == "a"
+    score.leave("a")
+    assert score.look(0.5) == "b"
+    score.leave("a")  # twice is once
+    assert score.line.reserved == 1
+
+
+def test_those_who_leave_cost_the_next_one_nothing(score: Score) -> None:
+    for number in range(20):
+        score.join(f"{number}", 0.0)
+    for number in range(20):
+        score.leave(f"{number}")
+    score.join("a", 0.1)
+    assert score.line.next_look(0.1) == 0.5
+    assert score.look(0.5) == "a"
+
+
+def test_a_group_that_does_not_come_is_set_aside_and_keeps_its_places(score: Score) -> None:
+    for name in "abc":
+        score.join(name, 0.0, group="stalled")
+    score.join("x", 0.0, group="other")
+    score.join("y", 0.0, group="other")
+    assert score.look(0.5) == "a"
+    assert score.line.next_look(0.5) == 1.0
+    assert score.look(1.0) == "xy"  # a's grant is over, b and c would not come either
+    assert score.go("x", 1.0)
+    assert score.go("y", 1.0)
+    assert score.state("b") is State.ASIDE
+    assert not score.go("a", 1.1)  # here again, and first in line
+    assert score.look(1.5) == "a"
+    assert score.go("a", 1.5)
+    assert score.look(2.0) == "b"
+
+
+def test_a_newcomer_brings_its_group_back(score: Score) -> None:
+    score.join("a", 0.0, group="stalled")
+    score.join("x", 0.0, group="other")
+    assert score.look(0.5) == "a"
+    assert score.look(0.6) == "x"
+    assert score.go("x", 0.6)
+    score.join("d", 0.7, group="stalled")
+    assert score.look(1.0) == "a"
+
+
+def test_a_group_that_left_for_good_is_forgotten(score: Score) -> None:
+    score.join("a", 0.0, group="dead")
+    score.join("b", 0.0, group="dead")
+    score.join("x", 0.0, group="other")
+    assert score.look(0.5) == "a"
+    assert score.look(0.6) == "x"
+    score.leave("a")
+    score.leave("b")
+    assert score.go("x", 0.6)
+    assert score.line.take(1, 1.0)
+
+
+def test_while_room_is_missing_the_next_look_is_when_a_grant_ends() -> None:
+    score = Score(rate=100, burst=1)
+    score.line.take(1, 0)
+    score.join("a", 0.0, group="slow")
+    score.join("x", 0.0, group="other")
+    assert score.look(0.01) == "a"
+    assert score.line.next_look(0.01) == 0.02
+    assert score.look(0.02) == "x"
+
+
+def test_a_deadline_that_passes_ends_the_place(score: Score) -> None:
+    score.join("a", 0.0)
+    score.join("b", 0.0, deadline=0.75)
+    assert score.look(0.5) == "a"
+    assert score.line.next_look(0.5) == 0.75
+    assert score.look(0.75) == "b"
+    assert score.state("b") is State.EXPIRED
+    assert not score.go("b", 0.75)
+
+
+def test_a_deadline_that_no_refill_meets_ends_the_place_at_once(score: Score) -> None:
+    score.join("a", 0.0, cost=2, deadline=0.9)
+    assert score.look(0.0) == "a"
+    assert score.state("a") is State.EXPIRED
+
+
+def test_a_deadline_at_the_very_moment_is_met(score: Score) -> None:
+    score.join("a", 0.0, deadline=0.5)
+    assert score.look(0.5) == "a"
+    assert score.state("a") is State.GRANTED
+
+
+def test_a_look_after_the_deadline_does_not_grant(score: Score) -> None:
+    score.join("a", 0.0, deadline=0.5)
+    assert score.look(0.6) == "a"
+    assert score.state("a") is State.EXPIRED
+
+
+def test_a_deadline_survives_a_stay_aside(score: Score) -> None:
+    score.join("a", 0.0, group="stalled", deadline=0.9)
+    score.join("x", 0.0, group="other")
+    assert score.look(0.5) == "a"
+    assert score.look(0.6) == "x"
+    assert score.go("x", 0.6)
+    assert not score.go("a", 0.7)
+    assert score.look(0.8) == "a"
+    assert score.state("a") is State.EXPIRED  # the next permit comes at 1.0
+
+
+def test_a_lower_burst_refuses_those_who_could_never_go(score: Score) -> None:
+    score.join("a", 0.0, cost=2)
+    score.join("b", 0.0)
+    assert [place.owner for place in score.line.change(2, 1, 0.0)] == ["a"]
+    assert score.state("a") is State.REFUSED
+    assert score.look(0.5) == ""
+    assert score.look(1.0) == "b"
+
+
+def test_a_grant_that_a_lower_burst_overtakes_is_refused_when_its_owner_comes(score: Score) -> None:
+    score.join("a", 0.0, cost=2)
+    assert score.look(1.0) == "a"
+    score.line.change(2, 1, 1.0)
+    assert not score.go("a", 1.0)
+    assert score.state("a") is State.REFUSED
+
+
+def test_a_grant_that_a_debt_overtakes_waits_on(score: Score) -> None:
+    score.join("a", 0.0)
+    assert score.look(0.5) == "a"
+    score.line.bucket.charge(1, 0.5)
+    assert not score.go("a", 0.5)
+    assert score.look(1.0) == "a"
+
+
+def test_the_estimate_counts_those_ahead(score: Score) -> None:
+    score.join("a", 0.0, cost=2)
+    assert score.line.estimate(1, 0.0) == 1.5
+    assert score.look(1.0) == "a"
+    assert score.line.estimate(1, 1.0) == 1.5
+
+
+def test_memory_follows_those_who_wait(score: Score) -> None:
+    score.join("first", 0.0)
+    for _ in range(10_000):
+        score.join("a", 0.0, deadline=100.0)
+        score.leave("a")
+    assert len(score.line._heap) < 100
+    assert len(score.line._deadlines) < 100
+
+
+class LineMachine(RuleBasedStateMachine):
+    """Random joins, looks, comings, cancels, stalls and changes, against what the rules say in exact fractions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.standing: list[Place] = []
+        self.gone: list[tuple[float, int]] = []
+        self.credit: list[tuple[float, Fraction]] = []  # moment, permits that may have gone by then
+
+    @initialize(rate=st.sampled_from([0.1, 1 / 3, 1.0, 2.0, 1000.0]), burst=st.integers(1, 6))
+    def start(self, rate: float, burst: int) -> None:
+        self.rate, self.burst = rate, burst
+        self.line = Line(Bucket(rate, burst, 0.0), moment=0.01)
+
+    @rule(cost=st.integers(1, 6), priority=st.integers(0, 2), group=st.integers(0, 2), seconds=st.floats(0, 20))
+    def join(self, cost: int, priority: int, group: int, seconds: float) -> None:
+        deadline = inf if seconds > 15 else self.now + seconds
+        self.standing.append(
+            self.line.join(min(cost, self.burst), self.now, group=group, priority=priority, deadline=deadline)
+        )
+
+    @rule(cost=st.integers(1, 6))
+    def newcomer(self, cost: int) -> None:
+        waits = any(place.state in (State.WAITING, State.GRANTED) for place in self.standing)
+        if self.line.take(min(cost, self.burst), self.now):
+            assert not waits
+            self.gone.append((self.now, min(cost, self.burst)))
+
+    @rule()
+    def look(self) -> None:
+        for place in self.line.look(self.now):
+            assert place.state in (State.GRANTED, State.EXPIRED)
+        after = self.line.next_look(self.now)
+        assert after > self.now
+        assert after < inf or not any(place.state is State.WAITING for place in self.standing) or self.line.reserved
+
+    @rule(number=st.integers(0, 30))
+    def come(self, number: int) -> None:
+        if self.standing:
+            place = self.standing[number % len(self.standing)]
+            ahead = [
+                other
+                for other in self.standing
+                if other.order < place.order and other.state is State.WAITING and other.group == place.group
+            ]
+            was_waiting = place.state is State.WAITING
+            if self.line.go(place, self.now):
+                assert not (was_waiting and ahead)
+                self.gone.append((self.now, place.cost))
+
+    @rule(number=st.integers(0, 30))
+    def cancel(self, number: int) -> None:
+        if self.standing:
+            self.line.leave(self.standing[number % len(self.standing)])
+
+    @rule(seconds=st.floats(0, 10) | st.sampled_from([0.01, 0.5, 1.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @precondition(lambda self: self.line.next_look(self.now) < inf)
+    @rule()
+    def on_time(self) -> None:
+        self.now = max(self.now, self.line.next_look(self.now))
+        self.look()
+
+    @invariant()
+    def counts_agree(self) -> None:
+        self.standing = [place for place in self.standing if not place.ended]
+        waiting = [place for place in self.standing if place.state is State.WAITING]
+        assert self.line.waiting == len(waiting)
+        assert self.line.wanted == sum(place.cost for place in waiting)
+        assert self.line.reserved == sum(place.cost for place in self.standing if place.state is State.GRANTED)
+
+    @invariant()
+    def never_over(self) -> None:
+        for first in range(len(self.gone)):
+            permits = 0
+            begin = self.gone[first][0]
+            for end, cost in self.gone[first:]:
+                permits += cost
+                assert permits <= (Fraction(end) - Fraction(begin)) * Fraction(self.rate) + self.burst
+
+    def teardown(self) -> None:
+        """Whoever still stands gets its turn: nobody is lost."""
+        if not hasattr(self, "line"):
+            return
+        for place in self.standing:
+            place.deadline = inf
+        for _ in range(20 * len(self.standing)):
+            for place in self.standing:
+                self.line.go(place, self.now)
+            self.line.look(self.now)
+            self.now = min(max(self.now, self.line.next_look(self.now)), self.now + 100)
+        assert all(place.ended for place in self.standing)
+
+
+TestLineMachine = LineMachine.TestCase
+TestLineMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

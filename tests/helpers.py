@@ -1,0 +1,54 @@
+"""What several tests need."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+
+DEADLINE = 20.0  # seconds after which a test that waits for something real gives up
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Return as soon as another thread has made the condition true."""
+    pause = threading.Event()
+    for _ in range(int(DEADLINE / 0.001)):
+        if condition():
+            return
+        pause.wait(0.001)
+    raise AssertionError("it did not come true in time")
+
+
+@contextmanager
+def threads(*works: Callable[[], object]) -> Iterator[None]:
+    """Run each work in a thread; on leaving, wait for all of them, and raise the first error."""
+    errors: list[BaseException] = []
+
+    def run(work: Callable[[], object]) -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    running = [threading.Thread(target=run, args=(work,), daemon=True) for work in works]
+    for thread in running:
+        thread.start()
+    yield
+    for thread in running:
+        thread.join(DEADLINE)
+        assert not thread.is_alive(), "a thread hangs"
+    if errors:
+        raise errors[0]
+
+
+def worst_excess(times: Sequence[float], rate: float, burst: int) -> Fraction:
+    """The permits by which the worst of all windows exceeds `rate * T + burst`; at most 0 if the bound was kept."""
+    # the window from i to j holds j - i + 1: the worst one is found from the smallest start seen so far
+    worst = Fraction(-burst)
+    least: Fraction | None = None
+    for index, moment in enumerate(sorted(times)):
+        start = index - Fraction(moment) * Fraction(rate)
+        least = start if least is None else min(least, start)
+        worst = max(worst, start - least + 1 - burst)
+    return worst
