@@ -155,7 +155,7 @@ def test_a_group_that_does_not_come_is_set_aside_and_keeps_its_places(score: Sco
     score.join("x", 0.0, group="other")
     score.join("y", 0.0, group="other")
     assert score.look(0.5) == "a"
-    assert score.line.next_look(0.5) == 1.0
+    assert score.line.next_look(0.5) == 0.51
     assert score.look(1.0) == "xy"  # a's grant is over, b and c would not come either
     assert score.go("x", 1.0)
     assert score.go("y", 1.0)
