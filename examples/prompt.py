@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from examples.errors import MalformedAnswer
 
 INSTRUCTIONS: Final = """\
-You write flashcards for learners of Chinese. For each word that you are given write, in English or as it says:
+You write flashcards for learners of Chinese. For each word that you are given write:
 - mnemonic: one or two sentences that tie the look and the sound of the word to its meaning;
 - example: a short, natural sentence in Chinese that uses the word in its most usual sense;
 - example_pinyin: the pinyin of that sentence, with tone marks;

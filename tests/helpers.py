@@ -43,7 +43,7 @@ def threads(*works: Callable[[], object]) -> Iterator[None]:
 
 
 def worst_excess(times: Sequence[float], rate: float, burst: int) -> Fraction:
-    """The permits by which the worst of all windows exceeds `rate * T + burst`; at most 0 if the bound was kept."""
+    """The permits by which the worst window exceeds `rate * T + burst`; at most 0 if the bound was kept."""
     # the window from i to j holds j - i + 1: the worst one is found from the smallest start seen so far
     worst = Fraction(-burst)
     least: Fraction | None = None

@@ -139,7 +139,9 @@ async def test_when_all_callers_are_cancelled_the_call_stops(loader: Loader, clo
     assert await clock.run(lookup.load("a")) == "A"
 
 
-async def test_who_asks_while_a_call_is_being_stopped_gets_another(loader: Loader, clock: ManualClock) -> None:
+async def test_who_asks_while_a_call_is_being_stopped_gets_another(
+    loader: Loader, clock: ManualClock
+) -> None:
     lookup: Batcher[str, str] = Batcher(loader.load_many, clock=clock)
     scope = anyio.CancelScope()
     answers: list[str] = []
@@ -206,5 +208,5 @@ async def test_calls_go_through_the_limiter_and_are_events(
 
 @pytest.mark.parametrize("wrong", [{"max_batch_size": 0}, {"max_batch_size": True}, {"max_wait": -1}])
 def test_sizes_and_waits_that_are_none(loader: Loader, wrong: Any) -> None:
-    with pytest.raises(ValueError, match="max_batch_size is a whole|max_wait is a number"):
+    with pytest.raises(ValueError, match=r"max_batch_size is a whole|max_wait is a number"):
         Batcher(loader.load_many, **wrong)

@@ -43,7 +43,9 @@ class Loader:
         return {key: key.upper() for key in keys}
 
 
-async def ask(cache: TTLCache[str, Any], loader: Loader, answers: list[object], scope: anyio.CancelScope) -> None:
+async def ask(
+    cache: TTLCache[str, Any], loader: Loader, answers: list[object], scope: anyio.CancelScope
+) -> None:
     with scope:
         answers.append(await cache.get_or_load("a", loader.load))
 
@@ -86,7 +88,7 @@ def test_delete_clear_and_sweep(cache: TTLCache[str, Any], clock: ManualClock) -
 
 @pytest.mark.parametrize(("maxsize", "ttl"), [(0, 1), (True, 1), (1.5, 1), (1, 0), (1, -1), (1, True)])
 def test_sizes_and_times_that_are_none(maxsize: Any, ttl: Any) -> None:
-    with pytest.raises(ValueError, match="maxsize is a whole number|a ttl is a number"):
+    with pytest.raises(ValueError, match=r"maxsize is a whole number|a ttl is a number"):
         TTLCache(maxsize, ttl)
 
 

@@ -1,4 +1,4 @@
-"""`BatchedExecutor`: every item gets its outcome, on asyncio and on trio, on a clock that is moved by hand."""
+"""`BatchedExecutor`: every item gets its outcome, on asyncio and on trio, on a manual clock."""
 
 from __future__ import annotations
 
@@ -79,7 +79,14 @@ async def test_every_item_gets_its_outcome(work: Work, clock: ManualClock) -> No
     report = await clock.run(executor.run([1, 13, 2]))
     assert (report.name, report.items, report.succeeded, report.failed, report.calls) == ("one", 3, 2, 1, 3)
     first, second, bad = report.outcomes
-    assert (first.index, first.item, first.ok, first.value, first.attempts, first.seconds) == (0, 1, True, 2, 1, 1.0)
+    assert (first.index, first.item, first.ok, first.value, first.attempts, first.seconds) == (
+        0,
+        1,
+        True,
+        2,
+        1,
+        1.0,
+    )
     assert (second.index, second.value) == (2, 4)
     assert not bad.ok
     assert str(bad.error) == "thirteen"
@@ -139,9 +146,10 @@ async def test_a_barrier_with_a_pause(work: Work, clock: ManualClock) -> None:
 
 
 async def test_a_barrier_on_an_async_input(work: Work, clock: ManualClock) -> None:
-    executor = BatchedExecutor(work.one, batch_size=2, concurrency=2, barrier=True, pause=1, clock=clock)
+    executor = BatchedExecutor(work.one, batch_size=2, concurrency=5, barrier=True, pause=1, clock=clock)
     report = await clock.run(executor.run(trickle(clock, range(1, 5), every=0.0)))
     assert report.succeeded == 4
+    assert [start for start, _ in work.starts] == [0, 0, 3, 3]
 
 
 async def test_too_few_calls_at_once_are_named(work: Work, clock: ManualClock) -> None:
@@ -208,7 +216,7 @@ class TestMap:
 
         async def read() -> None:
             async for outcome in BatchedExecutor(work.one, clock=clock).map([3, 1, 2]):
-                seen.append((clock.now(), outcome.index))
+                seen.append((clock.now(), outcome.index))  # noqa: PERF401  # the time counts
 
         await clock.run(read())
         assert seen == [(1, 1), (2, 2), (3, 0)]
@@ -285,6 +293,17 @@ class TestMap:
         with pytest.raises(StopAsyncIteration):
             await anext(outcomes)
 
+    async def test_a_window_smaller_than_the_concurrency(self, work: Work, clock: ManualClock) -> None:
+        seen: list[int] = []
+
+        async def read() -> None:
+            async for outcome in BatchedExecutor(work.one, concurrency=4, clock=clock).map([1] * 9, window=3):
+                seen.append(outcome.index)  # noqa: PERF401  # one by one, as a reader does
+
+        await clock.run(read())
+        assert sorted(seen) == list(range(9))
+        assert work.most_running == 3
+
     async def test_an_async_input(self, work: Work, clock: ManualClock) -> None:
         executor = BatchedExecutor.of_batches(work.many, batch_size=2, clock=clock)
         report = await clock.run(executor.run(trickle(clock, range(5), every=1), ordered=True))
@@ -304,7 +323,7 @@ class TestErrors:
 
         async def read() -> None:
             async for outcome in BatchedExecutor(work.one, clock=clock).map(failing()):
-                seen.append(outcome.value)
+                seen.append(outcome.value)  # noqa: PERF401  # what came before the error counts
 
         with pytest.raises(ZeroDivisionError):
             await clock.run(read())

@@ -31,7 +31,9 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if path.parent.name == "_core"], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if path.parent.name == "_core"], ids=lambda path: path.name
+)
 def test_the_core_knows_nobody(path: Path) -> None:
     allowed = sys.stdlib_module_names | {"attrs", "batchkit"}
     impure = {"time", "datetime", "threading", "asyncio", "socket", "os", "io", "random", "logging"}
@@ -51,9 +53,15 @@ def test_only_its_room_imports_it(path: Path) -> None:
     ("room", "others"),
     [
         ("_limiters.py", {"batchkit._cache", "batchkit._batcher", "batchkit._executor", "batchkit._run"}),
-        ("_cache.py", {"batchkit._limiters", "batchkit._batcher", "batchkit._executor", "batchkit._dispatch"}),
+        (
+            "_cache.py",
+            {"batchkit._limiters", "batchkit._batcher", "batchkit._executor", "batchkit._dispatch"},
+        ),
         ("_batcher.py", {"batchkit._limiters", "batchkit._cache", "batchkit._executor"}),
-        ("_dispatch.py", {"batchkit._limiters", "batchkit._cache", "batchkit._executor", "batchkit._batcher"}),
+        (
+            "_dispatch.py",
+            {"batchkit._limiters", "batchkit._cache", "batchkit._executor", "batchkit._batcher"},
+        ),
         ("abc.py", {"batchkit._limiters", "batchkit._cache", "batchkit._executor", "batchkit._batcher"}),
     ],
 )
@@ -63,7 +71,9 @@ def test_these_rooms_do_not_know_each_other(room: str, others: set[str]) -> None
 
 def test_importing_it_imports_neither_redis_nor_trio_nor_an_extra() -> None:
     script = "import sys, batchkit; print(*{name.split('.')[0] for name in sys.modules})"
-    loaded = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    ).stdout.split()
     assert "batchkit" in loaded
     assert not {"redis", "trio", "opentelemetry", "prometheus_client", "rich"} & set(loaded)
 

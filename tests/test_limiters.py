@@ -118,7 +118,9 @@ class TestCost:
 
     async def test_a_cost_over_the_burst_could_never_be_granted(self, clock: ManualClock) -> None:
         bucket = TokenBucket(rate=2, burst=5, name="openai", clock=clock)
-        with pytest.raises(CostExceedsBurst, match="cost 8 exceeds burst 5 of openai: it could never be granted"):
+        with pytest.raises(
+            CostExceedsBurst, match="cost 8 exceeds burst 5 of openai: it could never be granted"
+        ):
             await bucket.acquire(8)
 
     @pytest.mark.parametrize("rate", [0, -1, nan, inf, True])
@@ -278,13 +280,17 @@ class TestTimeout:
     async def test_it_is_raised_as_soon_as_it_is_certain(
         self, bucket: TokenBucket, clock: ManualClock
     ) -> None:
-        with pytest.raises(AcquireTimeout, match=r"do not come in within 0.4 s .*could be there in 0.5 s") as error:
+        with pytest.raises(
+            AcquireTimeout, match=r"do not come in within 0.4 s .*could be there in 0.5 s"
+        ) as error:
             await bucket.acquire(timeout=0.4)
         assert clock.now() == 0.0
         assert error.value.retry_after == 0.5
         assert bucket.statistics().timeouts == 1
 
-    async def test_in_a_line_it_may_still_come_true(self, bucket: TokenBucket, clock: ManualClock, log: Log) -> None:
+    async def test_in_a_line_it_may_still_come_true(
+        self, bucket: TokenBucket, clock: ManualClock, log: Log
+    ) -> None:
         scope = anyio.CancelScope()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(partial(log.acquire, "a", scope=scope))
@@ -482,11 +488,12 @@ class TestThreads:
         ):
             pass
         assert len(gone) == 350
-        # a time is taken after the permit: a thread that is held up in between makes the calls look closer than they went
         assert bucket.statistics().granted == 350
         assert bucket.statistics().waiting == 0
 
-    def test_a_blocked_loop_holds_up_no_thread(self, bucket: TokenBucket, clock: ManualClock, log: Log) -> None:
+    def test_a_blocked_loop_holds_up_no_thread(
+        self, bucket: TokenBucket, clock: ManualClock, log: Log
+    ) -> None:
         blocked, release = threading.Event(), threading.Event()
 
         async def main() -> None:
@@ -526,7 +533,7 @@ class TestThreads:
         assert log.names == "t"
         assert bucket.statistics().waiting == 0
         with pytest.raises(RuntimeError):
-            lost.get_coro().throw(RuntimeError("the loop is gone"))  # type: ignore[union-attr]
+            lost.get_coro().throw(RuntimeError("the loop is gone"))
 
 
 def anyio_clock() -> float:

@@ -7,7 +7,13 @@ from batchkit.presets import AZURE_TTS, FAL, OPENAI, Quota
 
 @pytest.mark.parametrize(
     ("quota", "rate", "burst", "client_burst"),
-    [(OPENAI, 2, 5, 4), (FAL, 1, 3, 2), (AZURE_TTS, 5, 10, 9), (OPENAI.scaled(20), 40, 5, 3), (Quota(100, 2), 100, 2, 1)],
+    [
+        (OPENAI, 2, 5, 4),
+        (FAL, 1, 3, 2),
+        (AZURE_TTS, 5, 10, 9),
+        (OPENAI.scaled(20), 40, 5, 3),
+        (Quota(100, 2), 100, 2, 1),
+    ],
 )
 def test_a_client_stays_below_the_servers_burst_by_what_jitter_adds(
     quota: Quota, rate: float, burst: int, client_burst: int

@@ -143,7 +143,7 @@ class BatchedExecutor(Generic[T, R]):
         Args:
             items: any iterable, or an async one; it is read as far as the window goes.
             ordered: in the order of the items; a slow one holds up no other within the window.
-            window: items at most that were taken and whose outcomes were not read yet. (An async input may
+            window: items, rounded up to whole batches, that were taken and whose outcomes were not read yet. (An async input may
                 be read ahead by a batch for each call at once.)
 
         Returns:

@@ -192,9 +192,10 @@ class Run(Generic[T, R]):
 
     async def _take(self) -> list[_Job[T]]:
         """The next items for one call; none when the input is at its end."""
-        size = self._plan.batch_size if self._plan.whole_batches else 1
         while not (self._has_room() and self._is_turn()):
             await self._wait_for_room_and_turn()
+        size = self._plan.batch_size if self._plan.whole_batches else 1
+        self._in_batch += size
         if self._feed.at_once:
             items = self._feed.take_now(size)
         else:
@@ -202,8 +203,9 @@ class Run(Generic[T, R]):
             items = await self._feed.take(size)
             self._input_wait += self._plan.clock.now() - started
         jobs = [_Job(self._taken + n, item) for n, item in enumerate(items)]
+        if not jobs:
+            self._release()  # those who wait for room find the end, too
         self._taken += len(jobs)
-        self._in_batch += len(jobs)
         self._under_way += len(jobs)
         return jobs
 
@@ -231,6 +233,9 @@ class Run(Generic[T, R]):
         if not await self._feed.at_end():
             await self._plan.clock.sleep(pause)
         self._in_batch = 0
+        self._release()
+
+    def _release(self) -> None:
         while self._held_up:
             self._held_up.popleft().unpark()
 

@@ -58,6 +58,7 @@ def test_values_in_order(answer: object) -> None:
         (None, "NoneType"),
         ("ab", "str"),
         ({"a": 1, "b": 2}, "not a mapping"),
+        ({1, 2}, "not set"),
     ],
 )
 def test_wrong_answers_of_a_batch_function(answer: object, words: str) -> None:

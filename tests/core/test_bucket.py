@@ -37,7 +37,12 @@ Row = tuple[float, Literal["take", "due", "available", "charge"], int, bool | fl
         pytest.param(
             10,
             3,
-            [(0, "take", 3, True), (1000, "available", 0, 3.0), (1000, "take", 3, True), (1000, "take", 1, False)],
+            [
+                (0, "take", 3, True),
+                (1000, "available", 0, 3.0),
+                (1000, "take", 3, True),
+                (1000, "take", 1, False),
+            ],
             id="a long quiet time fills it to the burst and no further",
         ),
         pytest.param(

@@ -62,6 +62,24 @@ def test_removed_entries_leave_no_trace_behind() -> None:
     assert len(store._small) + len(store._main) <= 20
 
 
+def test_room_is_made_past_removed_entries() -> None:
+    store = Store(3)
+    for key in "abc":
+        store.put(key, key, inf, 0.0)
+    store.remove("a")
+    store.put("d", "d", inf, 0.0)
+    store.put("e", "e", inf, 0.0)
+    assert len(store) == 3
+    assert value(store, "b") is None
+
+
+def test_no_more_keys_are_remembered_than_kept() -> None:
+    store = Store(3)
+    for key in range(100):
+        store.put(key, key, inf, 0.0)
+    assert len(store._ghosts) == 3
+
+
 def test_clear() -> None:
     store = Store(10)
     store.put("a", 1, inf, 0.0)
@@ -113,10 +131,8 @@ operations = st.lists(
 
 
 @given(maxsize=st.integers(1, 8), operations=operations)
-def test_never_a_wrong_value_never_too_many(
-    maxsize: int, operations: list[tuple[str, int, float]]
-) -> None:
-    """Against a dict without bound: what is there is right and still holds, what was never put is not there."""
+def test_never_a_wrong_value_never_too_many(maxsize: int, operations: list[tuple[str, int, float]]) -> None:
+    """Against a dict without bound: what is there is right and still holds."""
     store = Store(maxsize)
     model: OrderedDict[int, tuple[float, float]] = OrderedDict()
     now = 0.0

@@ -22,7 +22,14 @@ class Score:
         self.places: dict[str, Place] = {}
 
     def join(
-        self, name: str, now: float, cost: int = 1, *, group: str = "loop", priority: int = 0, deadline: float = inf
+        self,
+        name: str,
+        now: float,
+        cost: int = 1,
+        *,
+        group: str = "loop",
+        priority: int = 0,
+        deadline: float = inf,
     ) -> None:
         self.places[name] = self.line.join(
             cost, now, owner=name, group=group, priority=priority, deadline=deadline
@@ -279,7 +286,7 @@ def test_memory_follows_those_who_wait(score: Score) -> None:
 
 
 class LineMachine(RuleBasedStateMachine):
-    """Random joins, looks, comings, cancels, stalls and changes, against what the rules say in exact fractions."""
+    """Random joins, looks, comings, cancels and stalls, against what the rules say in exact fractions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -293,7 +300,9 @@ class LineMachine(RuleBasedStateMachine):
         self.rate, self.burst = rate, burst
         self.line = Line(Bucket(rate, burst, 0.0), moment=0.01)
 
-    @rule(cost=st.integers(1, 6), priority=st.integers(0, 2), group=st.integers(0, 2), seconds=st.floats(0, 20))
+    @rule(
+        cost=st.integers(1, 6), priority=st.integers(0, 2), group=st.integers(0, 2), seconds=st.floats(0, 20)
+    )
     def join(self, cost: int, priority: int, group: int, seconds: float) -> None:
         deadline = inf if seconds > 15 else self.now + seconds
         self.standing.append(
@@ -313,7 +322,11 @@ class LineMachine(RuleBasedStateMachine):
             assert place.state in (State.GRANTED, State.EXPIRED)
         after = self.line.next_look(self.now)
         assert after > self.now
-        assert after < inf or not any(place.state is State.WAITING for place in self.standing) or self.line.reserved
+        assert (
+            after < inf
+            or not any(place.state is State.WAITING for place in self.standing)
+            or self.line.reserved
+        )
 
     @rule(number=st.integers(0, 30))
     def come(self, number: int) -> None:
@@ -350,7 +363,9 @@ class LineMachine(RuleBasedStateMachine):
         waiting = [place for place in self.standing if place.state is State.WAITING]
         assert self.line.waiting == len(waiting)
         assert self.line.wanted == sum(place.cost for place in waiting)
-        assert self.line.reserved == sum(place.cost for place in self.standing if place.state is State.GRANTED)
+        assert self.line.reserved == sum(
+            place.cost for place in self.standing if place.state is State.GRANTED
+        )
 
     @invariant()
     def never_over(self) -> None:

@@ -4,7 +4,7 @@ results.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
 from math import inf
 from typing import Any, Generic, TypeVar, cast
 
@@ -83,7 +83,7 @@ def values_by_key(answer: object, keys: Sequence[K]) -> dict[K, Any]:
 
 
 def _listed(answer: object) -> list[Any]:
-    if isinstance(answer, (str, bytes)) or not isinstance(answer, Iterable):
+    if isinstance(answer, (str, bytes, Set)) or not isinstance(answer, Iterable):  # a set has no order
         raise ValueError(f"a sequence is wanted, not {type(answer).__name__}")
     return [*answer]
 
