@@ -143,8 +143,8 @@ class BatchedExecutor(Generic[T, R]):
         Args:
             items: any iterable, or an async one; it is read as far as the window goes.
             ordered: in the order of the items; a slow one holds up no other within the window.
-            window: items, rounded up to whole batches, that were taken and whose outcomes were not read yet. (An async input may
-                be read ahead by a batch for each call at once.)
+            window: items, rounded up to whole batches, that were taken and whose outcomes were not read yet.
+                (An async input may be read ahead by a batch for each call at once.)
 
         Returns:
             An async iterator that owns the workers. Leave it by `async with`, or `aclose()`, if it is not

@@ -195,19 +195,23 @@ class Run(Generic[T, R]):
         while not (self._has_room() and self._is_turn()):
             await self._wait_for_room_and_turn()
         size = self._plan.batch_size if self._plan.whole_batches else 1
-        self._in_batch += size
+        self._book(size)
         if self._feed.at_once:
             items = self._feed.take_now(size)
         else:
             started = self._plan.clock.now()
             items = await self._feed.take(size)
             self._input_wait += self._plan.clock.now() - started
+        self._book(len(items) - size)
+        if not items:
+            self._release()  # those who are held up find the end, too
         jobs = [_Job(self._taken + n, item) for n, item in enumerate(items)]
-        if not jobs:
-            self._release()  # those who wait for room find the end, too
         self._taken += len(jobs)
-        self._under_way += len(jobs)
         return jobs
+
+    def _book(self, items: int) -> None:
+        self._in_batch += items
+        self._under_way += items
 
     def _has_room(self) -> bool:
         return self._taken - self._delivered < self._window

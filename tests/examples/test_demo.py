@@ -1,4 +1,4 @@
-"""The main job as a user runs it: whole processes, real SDK, scaled time. Deadlines are generous, nothing sleeps."""
+"""The main job as a user runs it: whole processes, the real SDK, scaled time, generous deadlines."""
 
 from __future__ import annotations
 

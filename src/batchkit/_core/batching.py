@@ -83,8 +83,9 @@ def values_by_key(answer: object, keys: Sequence[K]) -> dict[K, Any]:
 
 
 def _listed(answer: object) -> list[Any]:
+    kind = type(answer).__name__
     if isinstance(answer, (str, bytes, Set)) or not isinstance(answer, Iterable):  # a set has no order
-        raise ValueError(f"a sequence is wanted, not {type(answer).__name__}")
+        raise ValueError(f"a sequence is wanted, not {kind}")
     return [*answer]
 
 
