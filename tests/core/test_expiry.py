@@ -62,22 +62,32 @@ def test_removed_entries_leave_no_trace_behind() -> None:
     assert len(store._small) + len(store._main) <= 20
 
 
-def test_room_is_made_past_removed_entries() -> None:
-    store = Store(3)
-    for key in "abc":
-        store.put(key, key, inf, 0.0)
-    store.remove("a")
-    store.put("d", "d", inf, 0.0)
-    store.put("e", "e", inf, 0.0)
-    assert len(store) == 3
-    assert value(store, "b") is None
-
-
 def test_no_more_keys_are_remembered_than_kept() -> None:
     store = Store(3)
     for key in range(100):
         store.put(key, key, inf, 0.0)
     assert len(store._ghosts) == 3
+
+
+def test_room_is_made_past_removed_entries() -> None:
+    store = Store(3)
+    for key in "abc":
+        store.put(key, key, inf, 0.0)
+    store.find("a", 0.0)
+    store.remove("b")
+    store.put("d", "d", inf, 0.0)
+    store.put("e", "e", inf, 0.0)
+    assert sorted(str(key) for key in store) == ["a", "d", "e"]
+
+
+def test_removed_entries_behind_one_that_stays_leave_no_trace() -> None:
+    store = Store(10)
+    store.put("stays", 1, inf, 0.0)
+    for turn in range(10_000):
+        store.put("a", turn, inf, 0.0)
+        assert store.remove("a")
+    assert value(store, "stays") == 1
+    assert len(store._small) + len(store._main) <= 20
 
 
 def test_clear() -> None:

@@ -183,6 +183,19 @@ def test_a_newcomer_brings_its_group_back(score: Score) -> None:
     assert score.look(1.0) == "a"
 
 
+def test_who_leaves_while_its_group_is_aside_does_not_return_with_it(score: Score) -> None:
+    score.join("a", 0.0, group="stalled")
+    score.join("b", 0.0, group="stalled")
+    score.join("x", 0.0, group="other")
+    assert score.look(0.5) == "a"
+    assert score.look(0.6) == "x"
+    score.leave("a")
+    assert score.go("x", 0.6)
+    assert not score.go("b", 0.7)
+    assert score.state("a") is State.LEFT
+    assert score.look(1.0) == "b"
+
+
 def test_a_group_that_left_for_good_is_forgotten(score: Score) -> None:
     score.join("a", 0.0, group="dead")
     score.join("b", 0.0, group="dead")
