@@ -1,9 +1,9 @@
-"""The bulk import worker: many characters become flashcards, as fast as the quota of the text service allows.
+"""The bulk import worker: characters become flashcards, as fast as the quota of the text service allows.
 
     words -> without those that have a card (one query)
           -> looked up, 50 in a query               `Batcher` and `TTLCache`
-          -> written about, 10 in a call            `BatchedExecutor`, with a permit of a `TokenBucket`
-          for each call -> saved, 10 in a transaction
+          -> written about, 10 in a call            `BatchedExecutor`; a permit of a `TokenBucket` for each
+          -> saved, 10 in a transaction             one statement
 
 Each step begins as soon as the one before has something for it. The database is the checkpoint: a card
 that is saved is never asked for again, so a run that was stopped or killed goes on where it was, and
@@ -25,9 +25,7 @@ from examples.prompt import Question, Text
 from examples.settings import Settings
 from examples.text import TextService
 
-MOST_DEFINITIONS = (
-    8  # of a word that the model is told: the usual meanings; more are tokens, and no better a card
-)
+MOST_DEFINITIONS = 8  # that the model is told of a word: the usual meanings; more cost tokens and help little
 
 
 @frozen
@@ -64,6 +62,7 @@ class BulkImport:
         cache: what the dictionary answered.
         seconds: how long it ran, on the wall: from the first word taken to the last card saved.
         saving: seconds that calls spent on saving, all together.
+        starved: whether calls waited for words, says the executor.
     """
 
     database: Database
@@ -76,6 +75,7 @@ class BulkImport:
     cache: TTLCache[str, tuple[Entry, ...]] = field(init=False)
     seconds: float = 0.0
     saving: float = 0.0
+    starved: bool = False
     _stopping: bool = False
 
     def __attrs_post_init__(self) -> None:
@@ -91,8 +91,7 @@ class BulkImport:
         """Make cards of the words.
 
         Raises:
-            NotAllowed, NotSaved: going on would be in vain, or paid for in vain; what is saved by then is
-                kept.
+            NotAllowed, NotSaved: going on would be in vain. What is saved by then is kept.
         """
         options = self.settings.bulk_import
         executor = BatchedExecutor[Word, Card].of_batches(
@@ -107,6 +106,7 @@ class BulkImport:
             async with executor.map(self.look_up(words)) as outcomes:
                 async for outcome in outcomes:
                     self.note(outcome)
+                self.starved = outcomes.report().limited_by == "input"
         finally:
             self.seconds = time.monotonic() - started
 

@@ -62,7 +62,7 @@ class Dictionary:
         All in one transaction, which begins by claiming the load: an interrupted one leaves nothing
             behind, and of two processes the second waits for the first and finds it done.
         """
-        async with self.database.engine.begin() as connection:
+        async with self.database.transaction() as connection:
             if not await self._claim(connection):
                 return False
             await connection.execute(delete(entries))
@@ -74,7 +74,7 @@ class Dictionary:
         """All readings of each word, simplified or traditional, by one query; none of an unknown word."""
         query = select(entries).where(or_(entries.c.simplified.in_(words), entries.c.traditional.in_(words)))
         found: defaultdict[str, list[Entry]] = defaultdict(list)
-        async with self.database.engine.connect() as connection:
+        async with self.database.transaction() as connection:
             for row in await connection.execute(query.order_by(entries.c.id)):
                 for word in {row.simplified, row.traditional}:
                     found[word].append(Entry(tone_marks(row.pinyin), tuple(row.definitions)))

@@ -42,19 +42,24 @@ class Load:
     Attributes:
         seconds: how long the run took.
         slots: calls at once that were allowed.
-        calls: how many were made.
+        calls, refused: how many were made, and how many of them were answered 429.
         calling: in calls of the text service.
         waiting: for permits of its limiter.
+        pausing: before another try of a call that failed.
         saving: in the database.
+        starved: whether they waited for characters for long.
         rate: the quota, in calls/s.
     """
 
     seconds: float
     slots: int
     calls: int
+    refused: int
     calling: float
     waiting: float
+    pausing: float
     saving: float
+    starved: bool
     rate: float
 
     def share(self, seconds: float) -> float:
@@ -155,20 +160,27 @@ def limited_by(load: Load) -> tuple[str, str]:
         return "nothing", "there was nothing to ask"
     latency = load.calling / load.calls
     needed = ceil(load.rate * latency * TO_SPARE)
+    if load.refused > load.calls * NOTABLE:
+        return "refusals", (
+            f"{load.refused:,} calls were refused: the account allows less than {load.rate:g} calls/s, "
+            "so lower text.rate"
+        )
     if load.share(load.waiting) >= NOTABLE:
         return "quota of text", (
             f"it allows {load.rate:g} calls/s, and all were used; if the account allows more, raise text.rate"
         )
-    if load.calls <= load.slots:
-        return "latency", f"all calls were under way at once; one took {latency:.1f} s"
-    if load.share(load.calling + load.saving) < BUSY:
-        return "input", "slots waited for characters: raise dictionary.batch_size, or look at the input"
+    if load.share(load.pausing) >= NOTABLE:
+        return "retries", "calls that failed paused before another try: the service has a bad day"
+    if load.starved:
+        return "input", "calls waited for characters: raise dictionary.batch_size, or look at the input"
     if load.saving > load.calling:
         return "database", f"a save took {load.saving / load.calls:.1f} s: raise bulk_import.batch_size"
-    return "concurrency", (
-        f"{load.rate:g} calls/s of {latency:.1f} s each need {needed} at once with some to spare, "
-        f"and {load.slots} were allowed: raise bulk_import.concurrency"
-    )
+    if load.calls > load.slots and load.share(load.calling + load.saving) >= BUSY:
+        return "concurrency", (
+            f"{load.rate:g} calls/s of {latency:.1f} s each need {needed} at once with some to spare, "
+            f"and {load.slots} were allowed: raise bulk_import.concurrency"
+        )
+    return "latency", f"no call had to wait for long; one took {latency:.1f} s"
 
 
 def cost(input_tokens: int, output_tokens: int, input_price: float, output_price: float) -> float:

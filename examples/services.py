@@ -127,10 +127,8 @@ async def started(speed: float) -> AsyncIterator[StandIn]:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
         start_new_session=True,  # Ctrl-C in the terminal is for us: calls under way may end
     )
-    async with process:
-        assert process.stdin is not None
+    async with process:  # at the end of which its standard input closes, and it ends
         yield StandIn(await announced(process), speed, since=0)
-        await process.stdin.aclose()
 
 
 async def announced(process: anyio.abc.Process) -> str:

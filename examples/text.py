@@ -44,12 +44,14 @@ class Usage:
         calls: attempts made, however they ended.
         refused: those answered 429.
         seconds: what they took together, without waiting for permits.
+        writing: seconds from question to text, all together: attempts, permits, and pauses before retries.
         input_tokens, output_tokens: sent and received.
     """
 
     calls: int = 0
     refused: int = 0
     seconds: float = 0.0
+    writing: float = 0.0
     input_tokens: int = 0
     output_tokens: int = 0
 
@@ -113,12 +115,15 @@ class TextService:
         Raises:
             TextError: which of them says what may help.
         """
+        started = time.monotonic()
         try:
             completion = await self._retrying(self._attempt, messages(questions))
         except openai.APIError as error:
             raise self._explained(error) from error
         except MALFORMED as error:
             raise MalformedAnswer(f"the answer is malformed: {first_fault(error)}") from error
+        finally:
+            self.usage.writing += time.monotonic() - started
         return in_order(questions, parsed(completion))
 
     async def close(self) -> None:

@@ -4,6 +4,7 @@ from argparse import Namespace
 
 from attrs import define, evolve, field, frozen
 from rich.console import Console
+from rich.markup import escape
 
 from examples import display
 from examples.bulk_import import BulkImport
@@ -71,16 +72,18 @@ class Work:
         self.console.print(display.grid(rows))
 
     async def attend(self, importer: BulkImport, words: list[str]) -> Early | None:
-        """Run the import, and say how it goes."""
-        with watcher(self.console, len(words)) as watch:
-            importer.hooks = [watch]
-            grace = self.config.bulk_import.grace
-            try:
-                stopped = await until_stopped(
-                    lambda: importer.run(words), importer.stop, grace, self.console.print
-                )
-            except (NotAllowed, NotSaved) as error:
-                return Early(str(error), FAILED)
+        """Run the import, heed signals, and show how it goes."""
+
+        async def work() -> None:
+            with watcher(self.console, len(words)) as watch:
+                importer.hooks = [watch]
+                await importer.run(words)
+
+        grace = self.config.bulk_import.grace
+        try:
+            stopped = await until_stopped(work, importer.stop, grace, self.console.print)
+        except (NotAllowed, NotSaved) as error:
+            return Early(str(error), FAILED)
         return Early("you asked for it", INTERRUPTED) if stopped else None
 
     async def report(
@@ -121,13 +124,17 @@ class Work:
     def load(self, importer: BulkImport) -> Load:
         """What the slots of the worker did, in service time."""
         usage, speed = self.text.usage, self.service.endpoint.speed
+        waited = self.text.limiter.statistics().waited
         return Load(
             seconds=importer.seconds * speed,
             slots=self.config.scaled(self.config.bulk_import.concurrency),
             calls=usage.calls,
+            refused=usage.refused,
             calling=usage.seconds * speed,
-            waiting=self.text.limiter.statistics().waited * speed,
+            waiting=waited * speed,
+            pausing=max(0.0, usage.writing - usage.seconds - waited) * speed,
             saving=importer.saving * speed,
+            starved=importer.starved,
             rate=self.config.text.rate,
         )
 
@@ -142,12 +149,12 @@ class Work:
 
     def conclusion(self, report: Report, early: Early | None) -> str:
         """The last line."""
-        saved = f"{report.saved:,} cards are in {self.database.place}"
+        saved = f"{report.saved:,} cards are in {escape(self.database.place)}"
         if early:
-            return f"[bold]Stopped: {early.why}.[/] {saved}; run it again to go on."
+            return f"[bold]Stopped: {escape(early.why)}.[/] {saved}; run it again to go on."
         if report.failed:
             return f"[bold]{report.failed:,} failed.[/] {saved}; run it again to try them again."
-        if report.already_there == report.saved:
+        if report.saved and report.already_there == report.saved:
             return f"[bold]Nothing to ask:[/] {saved} already. With another --database it starts anew."
         return f"[bold]Done:[/] {saved}."
 

@@ -5,19 +5,26 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
+
+from examples.demo import main
 
 ROOT = Path(__file__).parents[2]
 SPEED = "40"
 DEADLINE = 60.0
+IN_FLIGHT = 14 * 10  # words: calls at once, words a call
 
 
 def environment() -> dict[str, str]:
@@ -55,9 +62,22 @@ class Demo:
         assert "Traceback" not in self.said, self.said
         return dict(json.loads(report.read_text())) if report.exists() else {}
 
-    def run_on(self, text: str) -> dict[str, Any]:
-        (self.folder / "my.txt").write_text(text, encoding="utf-8")
-        return self.run("--file", "my.txt")
+    @contextmanager
+    def started(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """A run that has begun its work; it is waited for at the end."""
+        with subprocess.Popen(
+            command("--speed", SPEED, *arguments),
+            cwd=self.folder,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line.startswith("database"):
+                    break
+            yield process
 
     def words(self) -> list[str]:
         with sqlite3.connect(self.folder / "flashcards.db") as database:
@@ -86,6 +106,21 @@ def standin(request: pytest.FixtureRequest) -> Iterator[str]:
         yield process.stdout.readline().rsplit(maxsplit=1)[-1]
         process.stdin.close()
         process.wait(DEADLINE)
+
+
+def ledger(standin: str, since: int = 0) -> list[dict[str, Any]]:
+    """The calls that reached a stand-in, from one on."""
+    reply = httpx2.get(f"{standin}/standin/ledger", params={"since": since}, trust_env=False)
+    return list(reply.json()["entries"])
+
+
+def in_process(folder: Path, loaded: Path, content: bytes, *arguments: str) -> dict[str, Any]:
+    """The report of a run on a file, without a process for it and with the dictionary loaded."""
+    (folder / "my.txt").write_bytes(content)
+    database, report = shutil.copy(loaded, folder / "cards.db"), folder / "report.json"
+    files = ["--file", folder / "my.txt", "--database", database, "--report", report]
+    assert main([*map(str, files), "--speed", SPEED, *arguments]) == 0
+    return dict(json.loads(report.read_text(encoding="utf-8")))
 
 
 def test_a_thousand_characters_and_a_second_run_that_calls_nothing(demo: Demo) -> None:
@@ -121,34 +156,22 @@ def test_killed_at_ten_random_moments_it_goes_on_and_repeats_only_what_was_in_fl
 ) -> None:
     dice = random.Random(20261123)
     for _ in range(10):
-        process = subprocess.Popen(
-            command("--speed", SPEED, "--standin", standin),
-            cwd=demo.folder,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert process.stdout is not None
-        with process:
-            for line in process.stdout:  # the work begins after this line
-                if "database" in line:
-                    break
-            try:
-                process.wait(dice.uniform(0.0, 0.4))
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-            process.stdout.close()
+        begun, wanted = len(ledger(standin)), dice.randint(1, 30)
+        with demo.started("--standin", standin) as process:
+            while process.poll() is None and len(ledger(standin, begun)) < wanted:
+                pass
+            process.kill()
+        asked = {word for call in ledger(standin, begun) for word in call["keys"]}
+        assert len(asked - set(demo.words())) <= IN_FLIGHT
     report = demo.run("--standin", standin)
     assert demo.code == 0, demo.said
     assert report["saved"] == 1000
     assert len(set(demo.words())) == len(demo.words()) == 1000
-    import httpx2
-
-    summary = httpx2.get(f"{standin}/standin/summary").json()
-    assert summary["repeated"] <= 10 * 14 * 10  # ten kills, 14 calls of ten words in flight
-    assert summary["calls"] - 100 <= 10 * 14 + 10
-    assert summary["refused"] == 0 or summary["calls"] > 100
+    asked_for = Counter(word for call in ledger(standin) for word in call["keys"])
+    assert asked_for.keys() == set(demo.words())
+    assert asked_for.total() - 1000 <= 10 * IN_FLIGHT
+    # A process that is killed forgets its bucket: the next one may be refused, and waits.
+    assert {call["answer"] for call in ledger(standin)} <= {"ok", "aborted", "refused"}
 
 
 def test_ctrl_c_stops_in_order_and_the_next_run_goes_on(demo: Demo) -> None:
@@ -178,14 +201,22 @@ def test_ctrl_c_stops_in_order_and_the_next_run_goes_on(demo: Demo) -> None:
     assert report["calls"] <= (1000 - saved) / 10 + 10
 
 
-def test_running_text_of_all_kinds(demo: Demo) -> None:
-    report = demo.run_on('愛，hello 你好!\n"学","學",12,かな,𠀀\n你好你好')
-    assert demo.code == 0, demo.said
-    assert sorted(demo.words()) == sorted("愛你好学學")
-    assert report["saved"] == 5
-    left_out = json.dumps(report["left_out"], ensure_ascii=False)
-    assert "𠀀" in left_out  # not in the dictionary
-    assert "Latin" in left_out or "latin" in left_out
+def test_running_text_of_all_kinds(tmp_path: Path, loaded_file: Path) -> None:
+    text = '愛，hello 你好!\n"学","學",12,かな,𠀀\n你好你好'
+    report = in_process(tmp_path, loaded_file, text.encode())
+    assert (report["items"], report["saved"], report["failed"]) == (6, 5, 0)
+    assert {group["reason"]: group["text"] for group in report["left_out"]} == {
+        "repeated": "你好",
+        "Latin letters": "helo",
+        "digits": "12",
+        "letters of other scripts": "かな",
+        "not in the dictionary": "𠀀",
+    }
+
+
+def test_another_encoding_that_is_named(tmp_path: Path, loaded_file: Path) -> None:
+    report = in_process(tmp_path, loaded_file, "你好".encode("gb18030"), "--encoding", "gb18030")
+    assert report["saved"] == 2
 
 
 @pytest.mark.parametrize(
@@ -200,17 +231,44 @@ def test_running_text_of_all_kinds(demo: Demo) -> None:
     ids=["empty", "no Chinese", "another encoding", "binary", "missing"],
 )
 def test_a_file_that_gives_no_cards_is_one_clear_sentence(
-    demo: Demo, content: bytes | None, words: str
+    tmp_path: Path, content: bytes | None, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if content is not None:
-        (demo.folder / "my.txt").write_bytes(content)
-    assert demo.run("--file", "my.txt") == {}
-    assert demo.code == 2
-    assert words in demo.said
-    assert len(demo.said.strip().splitlines()) <= 3
+        (tmp_path / "my.txt").write_bytes(content)
+    database = tmp_path / "cards.db"
+    assert main(["--file", str(tmp_path / "my.txt"), "--database", str(database)]) == 2
+    said = capsys.readouterr()
+    assert not said.out
+    assert words in said.err
+    assert len(said.err.splitlines()) == 1
+    assert not database.exists()
 
 
-def test_another_encoding_that_is_named(demo: Demo) -> None:
-    (demo.folder / "my.txt").write_bytes("你好".encode("gb18030"))
-    report = demo.run("--file", "my.txt", "--encoding", "gb18030")
-    assert (demo.code, report["saved"]) == (0, 2)
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--size", "0"], "choose 1 to 3088"),
+        (["--size", "3089"], "choose 1 to 3088"),
+        (["--report", "no/such/folder/report.json"], "there is no folder"),
+        (["--report", "."], "is a folder"),
+        (["--database", "mysql://host/name"], "only SQLite files and PostgreSQL"),
+        (["--database", "no/such/folder/cards.db"], "There is no folder"),
+        (["--service", "openai"], "OPENAI_API_KEY"),
+        (["--service", "openai", "--speed", "2"], "--speed is for the stand-in"),
+        (["--standin", "http://127.0.0.1:1"], "No stand-in answers"),
+    ],
+)
+def test_what_cannot_be_done_is_one_clear_sentence(
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert not said.out
+    assert words in said.err
+    assert len(said.err.splitlines()) == 1

@@ -1,0 +1,79 @@
+"""Settings are whole or refused, with the name, the value, what is allowed and where it came from."""
+
+from pathlib import Path
+
+import pytest
+
+from examples import settings
+from examples.errors import UsageError
+from examples.settings import load
+
+
+def test_the_numbers_of_the_default_profile() -> None:
+    config = load({})
+    assert config.environment == "development"
+    assert (config.text.rate, config.text.burst, config.text.jitter) == (2, 5, 0.05)
+    assert (config.bulk_import.batch_size, config.bulk_import.concurrency) == (10, 14)
+    assert (config.dictionary.batch_size, config.dictionary.cache_ttl) == (50, 300)
+
+
+def test_a_profile_changes_what_it_names() -> None:
+    config = load({"ENVIRONMENT": "production"})
+    assert (config.environment, config.text.timeout, config.text.rate) == ("production", 120, 2)
+
+
+def test_the_environment_has_the_last_word() -> None:
+    config = load(
+        {"ENVIRONMENT": "production", "FLASHCARDS_TEXT_TIMEOUT": "7.5", "OPENAI_BASE_URL": "http://x/v1"}
+    )
+    assert (config.text.timeout, config.text.base_url) == (7.5, "http://x/v1")
+
+
+@pytest.mark.parametrize(("factor", "scaled"), [("1", 14), ("2", 28), ("0.5", 7), ("0.01", 1)])
+def test_the_scale_factor(factor: str, scaled: int) -> None:
+    assert load({"WORKER_SCALE_FACTOR": factor}).scaled(14) == scaled
+
+
+def test_the_key_is_not_shown() -> None:
+    config = load({"OPENAI_API_KEY": "sk-very-secret"})
+    assert config.text.api_key == "sk-very-secret"
+    assert "secret" not in repr(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("FLASHCARDS_TEXT_RATE", "0", r"text\.rate.*a number from 0\.001 to 10,000 \(calls/s\)"),
+        ("FLASHCARDS_TEXT_RATE", "nan", "a number from"),
+        ("FLASHCARDS_TEXT_RATE", "inf", "a number from"),
+        ("FLASHCARDS_TEXT_RATE", "fast", "a number from"),
+        ("FLASHCARDS_TEXT_BURST", "2.5", r"text\.burst.*a whole number from 1 to 10,000"),
+        ("FLASHCARDS_BULK_IMPORT_CONCURRENCY", "-3", r"a whole number from 1 to 1,000 \(calls at once\)"),
+        ("WORKER_SCALE_FACTOR", "1000", r"worker_scale_factor.*a number from 0\.01 to 100"),
+    ],
+)
+def test_an_impossible_value_is_refused(name: str, value: str, allowed: str) -> None:
+    with pytest.raises(UsageError, match=allowed) as raised:
+        load({name: value})
+    assert f"environment variable {name}" in str(raised.value)
+    assert repr(value) in str(raised.value)
+
+
+def test_a_misspelt_name_is_refused_with_those_that_are_like_it() -> None:
+    with pytest.raises(
+        UsageError, match="FLASHCARDS_TEXT_RAET is no setting; there are FLASHCARDS_TEXT_RATE"
+    ):
+        load({"FLASHCARDS_TEXT_RAET": "2"})
+
+
+def test_a_profile_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(UsageError, match="ENVIRONMENT is 'staging': it must be development or production"):
+        load({"ENVIRONMENT": "staging"})
+
+
+def test_a_misspelt_name_in_the_file_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    wrong = settings.FILE.read_text(encoding="utf-8").replace("burst =", "brust =")
+    (tmp_path / "settings.toml").write_text(wrong, encoding="utf-8")
+    monkeypatch.setattr(settings, "FILE", tmp_path / "settings.toml")
+    with pytest.raises(UsageError, match=r"text\.brust"):
+        load({})
