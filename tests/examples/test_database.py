@@ -3,6 +3,7 @@
 import os
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import anyio
@@ -67,7 +68,7 @@ async def test_a_plain_path_is_a_file_and_stays_one(tmp_path: Path) -> None:
         await database.save([card("好")])
         assert database.place == str(file)
         await database.close()
-        with sqlite3.connect(file) as connection:
+        with closing(sqlite3.connect(file)) as connection, connection:
             assert connection.execute("pragma journal_mode").fetchone() == ("wal",)
             assert connection.execute("select word from cards").fetchall() == [("好",)]
         connection.close()

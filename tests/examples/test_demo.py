@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ class Demo:
             yield process
 
     def words(self) -> list[str]:
-        with sqlite3.connect(self.folder / "flashcards.db") as database:
+        with closing(sqlite3.connect(self.folder / "flashcards.db")) as database:
             return [word for (word,) in database.execute("select word from cards")]
 
 
