@@ -16,8 +16,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from attrs import define, field, frozen
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from batchkit import BatchedExecutor, Batcher, Outcome, TTLCache
-from batchkit.abc import Hook
+from batchkit import BatchedExecutor, Batcher, Hook, Outcome, TTLCache
 from examples.database import Card, Database, chunks
 from examples.dictionary import Dictionary, Entry
 from examples.errors import NotAllowed, NotSaved, Unavailable

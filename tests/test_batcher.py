@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import anyio
@@ -206,7 +207,14 @@ async def test_calls_go_through_the_limiter_and_are_events(
     assert repr(lookup) == "Batcher(max_batch_size=50, max_wait=0, name='words')"
 
 
-@pytest.mark.parametrize("wrong", [{"max_batch_size": 0}, {"max_batch_size": True}, {"max_wait": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"max_batch_size": 0}, {"max_batch_size": True}, {"max_wait": -1}, {"max_wait": inf}]
+)
 def test_sizes_and_waits_that_are_none(loader: Loader, wrong: Any) -> None:
     with pytest.raises(ValueError, match=r"max_batch_size is a whole|max_wait is a number"):
         Batcher(loader.load_many, **wrong)
+
+
+def test_a_loader_that_is_not_async() -> None:
+    with pytest.raises(TypeError, match="no async function"):
+        Batcher(dict.fromkeys)  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ from batchkit import (
     CallCancelled,
     CallFinished,
     ItemFinished,
+    OutcomeStream,
     RunFinished,
     RunReport,
     RunStarted,
@@ -126,7 +127,7 @@ async def test_a_cost_that_could_never_be_granted_is_the_items_error(work: Work,
     bucket = TokenBucket(rate=1, burst=1, clock=clock)
     executor = BatchedExecutor(work.one, limiter=bucket, cost=lambda item: item, clock=clock)
     report = await clock.run(executor.run([1, 2]))
-    assert sorted(outcome.ok for outcome in report.outcomes) == [False, True]
+    assert [(outcome.ok, outcome.attempts) for outcome in report.outcomes] == [(False, 0), (True, 1)]
     assert report.calls == 1
 
 
@@ -284,6 +285,37 @@ class TestMap:
         gc.collect()
         await settle()
         assert work.now_running == 0
+
+    async def test_several_tasks_may_read_it(self, work: Work, clock: ManualClock) -> None:
+        seen: list[int] = []
+
+        async def read(outcomes: OutcomeStream[int, int]) -> None:
+            async for outcome in outcomes:
+                seen.append(outcome.index)  # noqa: PERF401  # one by one, as a reader does
+
+        async def read_by_three() -> None:
+            async with (
+                BatchedExecutor(work.one, concurrency=2, clock=clock).map([1] * 9) as outcomes,
+                anyio.create_task_group() as tasks,
+            ):
+                for _ in range(3):
+                    tasks.start_soon(read, outcomes)
+
+        await clock.run(read_by_three())
+        assert sorted(seen) == list(range(9))
+
+    async def test_aclose_ends_a_read_that_waits(self, work: Work, clock: ManualClock) -> None:
+        outcomes = BatchedExecutor(work.one, clock=clock).map([50])
+        ends: list[bool] = []
+
+        async def read() -> None:
+            ends.append(await anext(outcomes, None) is None)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            await settle()
+            await outcomes.aclose()
+        assert ends == [True]
 
     async def test_after_aclose_there_is_nothing_more(self, work: Work, clock: ManualClock) -> None:
         outcomes = BatchedExecutor(work.one, clock=clock).map([1])

@@ -328,9 +328,19 @@ class TestTimeout:
         await bucket.acquire(timeout=0)
 
     @pytest.mark.parametrize("timeout", [-1, nan])
-    async def test_a_timeout_that_is_none(self, bucket: TokenBucket, timeout: float) -> None:
+    async def test_a_timeout_that_is_none(
+        self, bucket: TokenBucket, clock: ManualClock, timeout: float
+    ) -> None:
         with pytest.raises(ValueError, match="timeout is a number of seconds"):
             await bucket.acquire(timeout=timeout)
+        clock.advance(10)  # nor where nothing is to be waited for
+        with pytest.raises(ValueError, match="timeout is a number of seconds"):
+            bucket.acquire_sync(timeout=timeout)
+
+    @pytest.mark.parametrize("priority", [nan, 0.5, True])
+    async def test_a_priority_that_is_none(self, bucket: TokenBucket, priority: int) -> None:
+        with pytest.raises(ValueError, match="a priority is a whole number"):
+            await bucket.acquire(priority=priority)
 
 
 class TestPermit:
@@ -432,10 +442,25 @@ def test_within_never_lets_more_go_in_any_window(clock: ManualClock) -> None:
     assert max(sum(start <= moment < start + 60 for moment in gone) for start in gone) <= 60
 
 
-@pytest.mark.parametrize("burst", [0, 60])
-def test_within_needs_room_for_a_rate(burst: int) -> None:
-    with pytest.raises(ValueError, match="below the limit 60"):
-        TokenBucket.within(60, per=60, burst=burst)
+@pytest.mark.parametrize(
+    ("limit", "per", "burst", "words"),
+    [
+        (60, 60, 60, "below the limit 60"),
+        (60, 60, 0, "a burst is"),
+        (60, 0, 5, "per is a number"),
+        (60, nan, 5, "per is a number"),
+        (60.5, 60, 5, "a limit is"),
+    ],
+)
+def test_within_needs_room_for_a_rate(limit: int, per: float, burst: int, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        TokenBucket.within(limit, per=per, burst=burst)
+
+
+@pytest.mark.parametrize("patience", [-1, nan, inf])
+def test_a_patience_that_is_none(patience: float) -> None:
+    with pytest.raises(ValueError, match="patience is a number of seconds"):
+        TokenBucket(1, 1, patience=patience)
 
 
 class TestThreads:

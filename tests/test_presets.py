@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from math import inf, nan
+
 import pytest
 
 from batchkit.presets import AZURE_TTS, FAL, OPENAI, Quota
@@ -23,7 +25,13 @@ def test_a_client_stays_below_the_servers_burst_by_what_jitter_adds(
     assert (bucket.rate, bucket.burst, bucket.name) == (rate, client_burst, "text")
 
 
-@pytest.mark.parametrize(("rate", "burst"), [(0, 1), (-1, 1), (1, 0)])
+@pytest.mark.parametrize(("rate", "burst"), [(0, 1), (-1, 1), (inf, 1), (1, 0), (1, 2.5)])
 def test_a_quota_that_is_none(rate: float, burst: int) -> None:
-    with pytest.raises(ValueError, match="must be"):
+    with pytest.raises(ValueError, match=r"a rate is|a burst is"):
         Quota(rate, burst)
+
+
+@pytest.mark.parametrize("jitter", [-0.1, nan, inf])
+def test_a_jitter_that_is_none(jitter: float) -> None:
+    with pytest.raises(ValueError, match="jitter is a number of seconds"):
+        OPENAI.bucket(jitter=jitter)

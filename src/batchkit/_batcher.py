@@ -6,13 +6,14 @@ import threading
 from collections.abc import Callable, Hashable, Iterable
 from enum import Enum, auto
 from functools import partial
+from math import inf
 from typing import Any, Generic, TypeVar, cast
 
 from attrs import define
 
 from batchkit._clock import MONOTONIC
 from batchkit._core.batching import Gathering, values_by_key
-from batchkit._dispatch import Dispatch
+from batchkit._dispatch import Dispatch, checked_async
 from batchkit._events import Hook
 from batchkit._flight import Abandoned, Flight
 from batchkit._parking import Parker
@@ -30,9 +31,8 @@ class _Missing(Enum):
 class Batcher(Generic[K, V]):
     """Gathers the keys that callers ask for at about the same time into one call of `load_many`.
 
-    A key that is on its way already is not asked for again; a caller that is cancelled harms nobody. May
-    be shared by event
-    loops: each gathers batches of its own, and joins what another has on its way.
+    A key that is on its way already is not asked for again; a caller that is cancelled harms nobody. May be
+    shared by event loops: each gathers batches of its own, and joins what another has on its way.
 
     Args:
         load_many: gets a list of distinct keys; returns a mapping, or a sequence with a value for each
@@ -50,6 +50,7 @@ class Batcher(Generic[K, V]):
 
     Raises:
         ValueError: a size or a wait that is none.
+        TypeError: the function is not async.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Batcher(Generic[K, V]):
     ) -> None:
         if max_batch_size.__class__ is not int or max_batch_size < 1:
             raise ValueError(f"max_batch_size is a whole number of keys, 1 or more, not {max_batch_size!r}")
-        if isinstance(max_wait, bool) or not max_wait >= 0:
+        if isinstance(max_wait, bool) or not 0 <= max_wait < inf:
             raise ValueError(f"max_wait is a number of seconds, 0 or more, not {max_wait!r}")
         self.name = name
         self._max_batch_size = max_batch_size
@@ -78,7 +79,13 @@ class Batcher(Generic[K, V]):
         self._default = default
         self._clock = clock
         self._dispatch = Dispatch(
-            load_many, name=name, clock=clock, limiter=limiter, cost=cost, priority=priority, hooks=hooks
+            checked_async(load_many),
+            name=name,
+            clock=clock,
+            limiter=limiter,
+            cost=cost,
+            priority=priority,
+            hooks=hooks,
         )
         self._lock = threading.Lock()
         self._open: dict[Hashable, _Batch[K]] = {}  # by event loop
@@ -98,7 +105,9 @@ class Batcher(Generic[K, V]):
         """The values of many keys, in the order of the keys; each distinct key once.
 
         Raises:
-            The same as `load`, for the first key that fails.
+            KeyError: as `load` does, for the first key that fails.
+            LoadFailed: likewise.
+            Exception: likewise.
         """
         wanted = list(dict.fromkeys(keys))
         values, batches = self._look_up(wanted)

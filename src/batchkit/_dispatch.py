@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Generic, TypeVar, cast
 
@@ -14,6 +15,7 @@ from batchkit.exceptions import CallCancelled
 
 A = TypeVar("A")
 R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @frozen
@@ -24,11 +26,13 @@ class Attempt(Generic[R]):
         value: what it returned.
         error: what it raised, or None.
         seconds: what it took, without waiting for permits.
+        made: whether it was made at all; false where the limiter, or the cost, raised.
     """
 
     value: R | None
     error: Exception | None
     seconds: float
+    made: bool
 
 
 class Dispatch(Generic[A, R]):
@@ -104,13 +108,14 @@ class Dispatch(Generic[A, R]):
             self._finish(started, size, error)
             if _asked_to_stop():
                 raise
-            return Attempt(None, CallCancelled(f"{self._name}: the call was cancelled from inside"), 0.0)
+            inside = CallCancelled(f"{self._name}: the call was cancelled from inside")
+            return Attempt(None, inside, 0.0, made=started is not None)
         except Exception as error:
-            return Attempt(None, error, self._finish(started, size, error))
+            return Attempt(None, error, self._finish(started, size, error), made=started is not None)
         except BaseException as error:
             self._finish(started, size, error)
             raise
-        return Attempt(value, None, self._finish(started, size, None))
+        return Attempt(value, None, self._finish(started, size, None), made=True)
 
     async def _wait_for_permits(self, argument: A) -> None:
         if self._pace is not None:
@@ -134,6 +139,18 @@ class Dispatch(Generic[A, R]):
         started = self._clock.now()
         await limiter.acquire(cost, priority=self._priority)
         return self._clock.now() - started
+
+
+def checked_async(function: F) -> F:
+    """The function, if it is async.
+
+    Raises:
+        TypeError: it is not.
+    """
+    called = getattr(function, "func", function)  # what a functools.partial calls
+    if inspect.iscoroutinefunction(called) or inspect.iscoroutinefunction(type(called).__call__):
+        return function
+    raise TypeError(f"{function!r} is no async function: make it one, with anyio.to_thread.run_sync inside")
 
 
 def _asked_to_stop() -> bool:

@@ -120,7 +120,11 @@ class ItemFinished(Event):
 
 @frozen
 class RunFinished(Event):
-    """A run is over: every item that was taken has its outcome."""
+    """A run is over: all items have their outcomes, or it was stopped before.
+
+    Attributes:
+        report: its figures. It holds no outcomes: each was in an `ItemFinished`.
+    """
 
     report: AnyReport
 

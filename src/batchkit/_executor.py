@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from math import inf
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from batchkit._clock import MONOTONIC
-from batchkit._dispatch import Dispatch
+from batchkit._dispatch import Dispatch, checked_async
 from batchkit._events import Hook
 from batchkit._limiters import TokenBucket
 from batchkit._run import Plan, Run
@@ -98,9 +97,8 @@ class BatchedExecutor(Generic[T, R]):
         order.
 
         A batch whose call raises, or answers with another number of values, is split until the bad items
-            stand alone: at most
-        `1 + 2*k*ceil(log2 n)` calls for `k` bad items among `n`. An exception as a value is the error of
-        that item alone.
+        stand alone: at most `1 + 2*k*ceil(log2 n)` calls for `k` bad items among `n`. An exception as a value
+        is the error of that item alone.
 
         A batch is filled before it is called, so that an async input that trickles delays the first items
         of a batch.
@@ -141,7 +139,8 @@ class BatchedExecutor(Generic[T, R]):
         are.
 
         Args:
-            items: any iterable, or an async one; it is read as far as the window goes.
+            items: any iterable, or an async one; it is read as far as the window goes. An async generator is
+                the caller's to close if the stream is left early (`contextlib.aclosing`).
             ordered: in the order of the items; a slow one holds up no other within the window.
             window: items, rounded up to whole batches, that were taken and whose outcomes were not read yet.
                 (An async input may be read ahead by a batch for each call at once.)
@@ -187,10 +186,6 @@ class BatchedExecutor(Generic[T, R]):
         hooks: Iterable[Hook],
         clock: Clock,
     ) -> None:
-        if not _is_async(function):
-            raise TypeError(
-                f"{function!r} is no async function: make it one, with anyio.to_thread.run_sync inside"
-            )
         self._plan = Plan(
             name=name or str(getattr(function, "__name__", "executor")),
             whole_batches=whole_batches,
@@ -200,7 +195,7 @@ class BatchedExecutor(Generic[T, R]):
             hooks=tuple(hooks),
             clock=clock,
         )
-        self._function = function
+        self._function = checked_async(function)
         self._limiter = limiter
         self._cost = cost
         self._priority = priority
@@ -232,7 +227,8 @@ class OutcomeStream(AsyncIterator[Outcome[T, R]]):
     """The outcomes of a run, as an async iterator that owns the run's workers.
 
     The workers start with the first outcome that is asked for. They stop when the stream is read to its
-    end, when its `async with` is left, at `aclose()`, or when it is dropped.
+    end, when its `async with` is left, at `aclose()`, or when it is dropped. Several tasks may read it side
+    by side: each outcome goes to one of them.
     """
 
     def __init__(self, run: Run[T, R]) -> None:
@@ -271,7 +267,9 @@ def batched(
     concurrency: int = 10,
     pace: float | None = None,
     limiter: Limiter | None = None,
+    cost: Callable[[list[Any]], int] | int = 1,
     priority: int = 0,
+    name: str | None = None,
     hooks: Iterable[Hook] = (),
     clock: Clock = MONOTONIC,
 ) -> Callable[[Callable[[list[T]], Awaitable[Sequence[R | Exception]]]], BatchedExecutor[T, R]]:
@@ -293,17 +291,14 @@ def batched(
             concurrency=concurrency,
             pace=pace,
             limiter=limiter,
+            cost=cost,
             priority=priority,
+            name=name,
             hooks=hooks,
             clock=clock,
         )
 
     return make
-
-
-def _is_async(function: Callable[..., object]) -> bool:
-    called = getattr(function, "func", function)  # what a functools.partial calls
-    return inspect.iscoroutinefunction(called) or inspect.iscoroutinefunction(type(called).__call__)
 
 
 def _checked_count(name: str, count: int) -> int:

@@ -47,7 +47,7 @@ class TokenBucket:
         clock: for tests, `batchkit.testing.ManualClock`.
 
     Raises:
-        ValueError: a rate or a burst that is none.
+        ValueError: a rate, a burst or a patience that is none.
     """
 
     def __init__(
@@ -64,8 +64,10 @@ class TokenBucket:
         self._hooks = tuple(hooks)
         self._clock = clock
         self._lock = threading.Lock()
-        rate, burst = _checked_rate(rate), _checked_burst(burst)
+        rate, burst = checked_rate(rate), checked_burst(burst)
         self._bucket = Bucket(rate, burst, clock.now())
+        if isinstance(patience, bool) or not 0 <= patience < inf:
+            raise ValueError(f"patience is a number of seconds, 0 or more, not {patience!r}")
         self._line = Line(self._bucket, patience=patience)
         self._rooms: dict[Hashable, _Room] = {}
         self._granted = 0
@@ -93,10 +95,13 @@ class TokenBucket:
         Raises:
             ValueError: no rate is left, or a number is none.
         """
-        if not 0 < burst < limit:
-            raise ValueError(
-                f"burst {burst} must be above 0 and below the limit {limit}: the rest is the rate"
-            )
+        checked_burst(burst)
+        if limit.__class__ is not int:
+            raise ValueError(f"a limit is a whole number of permits, not {limit!r}")
+        if isinstance(per, bool) or not 0 < per < inf:
+            raise ValueError(f"per is a number of seconds above 0, not {per!r}")
+        if burst >= limit:
+            raise ValueError(f"burst {burst} must be below the limit {limit}: the rest is the rate")
         rate = (limit - burst) / per
         return cls(rate, burst, name=name, hooks=hooks, patience=patience, clock=clock)
 
@@ -137,7 +142,10 @@ class TokenBucket:
             AcquireTimeout: as soon as it is certain that the permits do not come in within the timeout.
             InvalidCost: the cost is no whole number above zero.
             CostExceedsBurst: it could never be granted.
+            ValueError: a priority that is no whole number, a timeout that is none.
         """
+        if priority or timeout is not None:
+            _check_wish(priority, timeout)
         if not self._go_at_once(cost):
             parker = self._clock.parker()
             place = self._join(cost, priority, timeout, parker)
@@ -150,6 +158,8 @@ class TokenBucket:
 
     def acquire_sync(self, cost: int = 1, *, priority: int = 0, timeout: float | None = None) -> None:
         """The blocking twin of `acquire`, for threads."""
+        if priority or timeout is not None:
+            _check_wish(priority, timeout)
         if not self._go_at_once(cost):
             parker = self._clock.parker_sync()
             place = self._join(cost, priority, timeout, parker)
@@ -194,8 +204,8 @@ class TokenBucket:
         Raises:
             ValueError: a rate or a burst that is none.
         """
-        new_rate = self.rate if rate is None else _checked_rate(rate)
-        new_burst = self.burst if burst is None else _checked_burst(burst)
+        new_rate = self.rate if rate is None else checked_rate(rate)
+        new_burst = self.burst if burst is None else checked_burst(burst)
         with self._lock:
             before = (self.rate, self.burst)
             now = self._clock.now()
@@ -243,8 +253,6 @@ class TokenBucket:
             return _span(now, self._line.estimate(cost, now))
 
     def _join(self, cost: int, priority: int, timeout: float | None, parker: Parker | SyncParker) -> Place:
-        if timeout is not None and not timeout >= 0:
-            raise ValueError(f"timeout is a number of seconds, 0 or more, not {timeout!r}")
         with self._lock:
             now = self._clock.now()
             deadline = inf if timeout is None else now + timeout
@@ -410,16 +418,25 @@ class TokenPermit:
         self.cost = actual
 
 
-def _checked_rate(rate: float) -> float:
+def checked_rate(rate: float) -> float:
+    """The rate, if it is one: a positive, finite number."""
     if isinstance(rate, bool) or not (isfinite(rate) and rate > 0):
         raise ValueError(f"a rate is a positive number of permits a second, not {rate!r}")
     return float(rate)
 
 
-def _checked_burst(burst: int) -> int:
+def checked_burst(burst: int) -> int:
+    """The burst, if it is one: a whole number above zero."""
     if burst.__class__ is not int or burst < 1:
         raise ValueError(f"a burst is a whole number of permits, 1 or more, not {burst!r}")
     return burst
+
+
+def _check_wish(priority: int, timeout: float | None) -> None:
+    if priority.__class__ is not int:
+        raise ValueError(f"a priority is a whole number, higher goes first, not {priority!r}")
+    if timeout is not None and not timeout >= 0:
+        raise ValueError(f"timeout is a number of seconds, 0 or more, not {timeout!r}")
 
 
 def _span(now: float, moment: float) -> float:

@@ -84,7 +84,7 @@ class Run(Generic[T, R]):
         self._window = window
         self._in_order: InOrder[Outcome[T, R]] | None = InOrder() if ordered else None
         self._outbox: deque[Outcome[T, R]] = deque()
-        self._reader: Parker | None = None
+        self._readers: list[Parker] = []
         self._held_up: deque[Parker] = deque()
         self._host: Cancellable | None = None
         self._taken = 0
@@ -178,7 +178,7 @@ class Run(Generic[T, R]):
         if self._feed.error is not None and self._failure is None:
             self._failure = self._feed.error
         self._emit(RunFinished(self._plan.name, self.report(())))
-        self._wake_reader()
+        self._wake_readers()
 
     async def _work(self) -> None:
         while batch := await self._take():
@@ -245,7 +245,9 @@ class Run(Generic[T, R]):
 
     async def _call_item(self, job: _Job[T]) -> None:
         attempt = await self._dispatch.attempt(job.item)
-        self._put(Outcome(job.index, job.item, attempt.value, attempt.error, 1, attempt.seconds))
+        self._put(
+            Outcome(job.index, job.item, attempt.value, attempt.error, int(attempt.made), attempt.seconds)
+        )
 
     async def _call_batch(self, batch: Sequence[_Job[T]]) -> None:
         """Call for a batch; where it fails, for its halves, until each bad item stands alone."""
@@ -255,7 +257,7 @@ class Run(Generic[T, R]):
             attempt = await self._dispatch.attempt([job.item for job in part], len(part))
             values, error = self._values(attempt, len(part))
             for job in part:
-                job.attempts += 1
+                job.attempts += attempt.made
             if error is None or len(part) == 1:
                 self._put_all(part, values, error, attempt.seconds)
             else:
@@ -291,16 +293,17 @@ class Run(Generic[T, R]):
         else:
             self._outbox.extend(self._in_order.put(outcome.index, outcome))
         if self._outbox:
-            self._wake_reader()
+            self._wake_readers()
 
     async def _read_wait(self) -> None:
-        self._reader = self._plan.clock.parker()
-        await self._reader.park()
+        parker = self._plan.clock.parker()
+        self._readers.append(parker)
+        await parker.park()
 
-    def _wake_reader(self) -> None:
-        if self._reader is not None:
-            self._reader.unpark()
-            self._reader = None
+    def _wake_readers(self) -> None:
+        readers, self._readers = self._readers, []
+        for parker in readers:
+            parker.unpark()
 
     def _emit(self, event: Event) -> None:
         emit(self._plan.hooks, event)

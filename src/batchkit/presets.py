@@ -9,14 +9,14 @@ client's bucket with a burst that much lower: it costs those permits once, and n
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import ceil
+from math import ceil, inf
 from typing import Final
 
-from attrs import evolve, field, frozen, validators
+from attrs import evolve, field, frozen
 
 from batchkit._clock import MONOTONIC
 from batchkit._events import Hook
-from batchkit._limiters import TokenBucket
+from batchkit._limiters import TokenBucket, checked_burst, checked_rate
 from batchkit.abc import Clock
 
 __all__ = ["AZURE_TTS", "FAL", "OPENAI", "Quota"]
@@ -29,10 +29,13 @@ class Quota:
     Attributes:
         rate: permits a second.
         burst: permits at once.
+
+    Raises:
+        ValueError: a rate or a burst that is none.
     """
 
-    rate: float = field(validator=validators.gt(0))
-    burst: int = field(validator=validators.ge(1))
+    rate: float = field(validator=lambda _quota, _field, rate: checked_rate(rate))
+    burst: int = field(validator=lambda _quota, _field, burst: checked_burst(burst))
 
     def scaled(self, factor: float) -> Quota:
         """The quota of a service whose time runs that many times faster."""
@@ -53,7 +56,12 @@ class Quota:
             name: what it is called in events and errors.
             hooks: called with each event.
             clock: for tests, `batchkit.testing.ManualClock`.
+
+        Raises:
+            ValueError: the jitter is no number of seconds.
         """
+        if isinstance(jitter, bool) or not 0 <= jitter < inf:
+            raise ValueError(f"jitter is a number of seconds, 0 or more, not {jitter!r}")
         headroom = ceil(self.rate * jitter)
         return TokenBucket(self.rate, max(1, self.burst - headroom), name=name, hooks=hooks, clock=clock)
 

@@ -3,21 +3,18 @@
 Rules
 -----
 1. First come, first served within a priority. Only the head of the line is served: a call of cost 8 is not
-overtaken by
-   calls of cost 1, and a newcomer never passes those who wait or who were called and are about to go.
+   overtaken by calls of cost 1, and a newcomer never passes those who wait or who were called and are about
+   to go.
 2. A higher priority goes first, but who has waited long enough goes next: a step of priority is worth
-`patience`
-   seconds of waiting. (Arrival less priority x patience is a constant of each place, so that a heap keeps
-   the order.)
+   `patience` seconds of waiting. (Arrival less priority x patience is a constant of each place, so that a
+   heap keeps the order.)
 3. A grant is not yet a go. Who is granted is woken, and takes the permits when it comes; until then they
-stand in the
-   bucket, reserved. So a permit counts at the moment its owner goes, also after the owner's loop or
-   machine stalled.
+   stand in the bucket, reserved. So a permit counts at the moment its owner goes, also after the owner's
+   loop or machine stalled.
 4. A stalled or dead group holds up nobody. The owners in one event loop stand and fall together, so they
-are a group. If
-   one of them has not come within a `moment` of its grant while other groups wait, its whole group is set
-   aside: the others pass it. As soon as one of the group comes, or a newcomer joins it, all of them stand
-   at their old places again.
+   are a group. If one of them has not come within a `moment` of its grant while other groups wait, its whole
+   group is set aside: the others pass it. As soon as one of the group comes, or a newcomer joins it, all of
+   them stand at their old places again.
 5. Whoever leaves (cancelled, timed out) hands on what it was granted.
 
 A place in line is made by `join` and ends by `go` returning true, or by `leave`. Between the two the owner
