@@ -11,6 +11,8 @@ from typing import Any
 
 import anyio
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from batchkit import (
     AcquireTimeout,
@@ -21,6 +23,7 @@ from batchkit import (
     TokenBucket,
     Waited,
 )
+from batchkit._core.bucket import Bucket
 from batchkit.abc import Limiter
 from batchkit.testing import ManualClock, RecordingHook, settle
 from tests.helpers import eventually, threads, worst_excess
@@ -430,6 +433,37 @@ async def test_statistics(bucket: TokenBucket, clock: ManualClock, log: Log) -> 
     assert repr(bucket) == "TokenBucket(rate=2, burst=2, name='limiter')"
 
 
+@given(
+    rate=st.floats(1e-3, 1e9) | st.sampled_from([1.0, 2.0, 0.1, 1 / 3, 55 / 60]),
+    burst=st.integers(1, 20),
+    steps=st.lists(
+        st.tuples(st.floats(0, 100) | st.sampled_from([0.0, -1.0]), st.integers(1, 20), st.booleans()),
+        max_size=60,
+    ),
+)
+def test_it_goes_exactly_when_the_pure_bucket_does(
+    rate: float, burst: int, steps: list[tuple[float, int, bool]]
+) -> None:
+    """A step of -1 goes to the moment at which the call is due, where rounding matters most."""
+    clock = ManualClock()
+    bucket, pure = TokenBucket(rate, burst, clock=clock), Bucket(rate, burst, clock.now())
+
+    async def goes_at_once(cost: int) -> bool:
+        try:
+            await bucket.acquire(cost, timeout=0)
+        except AcquireTimeout:
+            return False
+        return True
+
+    with asyncio.Runner() as runner:
+        for step, cost, by_acquire in steps:
+            cost = min(cost, burst)
+            clock.advance(pure.due(cost, clock.now()) - clock.now() if step < 0 else step)
+            went = runner.run(goes_at_once(cost)) if by_acquire else bool(bucket.try_acquire(cost))
+            assert went == pure.take(cost, clock.now())
+            assert bucket.statistics().granted == pure.granted
+
+
 def test_within_never_lets_more_go_in_any_window(clock: ManualClock) -> None:
     bucket = TokenBucket.within(60, per=60, burst=5, clock=clock)
     assert (bucket.rate, bucket.burst) == (55 / 60, 5)
@@ -559,6 +593,56 @@ class TestThreads:
         assert bucket.statistics().waiting == 0
         with pytest.raises(RuntimeError):
             lost.get_coro().throw(RuntimeError("the loop is gone"))
+
+    def test_a_caller_that_is_about_to_lay_the_bucket_back_is_waited_for(self, clock: ManualClock) -> None:
+        bucket = TokenBucket(rate=1, burst=2, clock=clock)
+        held = bucket._table.pop()  # as a thread does that is switched off in the middle of a try
+        with threads(bucket.try_acquire, bucket.try_acquire, bucket.acquire_sync):
+            eventually(bucket._lock.locked)
+            bucket._table.append(held)
+            eventually(lambda: bucket.statistics().waiting == 1)
+            clock.advance(1)
+        assert bucket.statistics().granted == 3
+
+
+class TestPause:
+    async def test_nobody_goes_in_a_pause(self, clock: ManualClock) -> None:
+        bucket = TokenBucket(rate=2, burst=2, clock=clock)
+        log = Log(bucket, clock)
+        bucket.pause_for(3)
+        assert bucket.try_acquire() == Decision(allowed=False, retry_after=3.0)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(log.acquire, "a")
+            await clock.run_for(3)
+        assert log.gone == [("a", 3.0)]
+        assert bucket.try_acquire()
+        assert not bucket.try_acquire()
+
+    async def test_those_who_wait_are_told(self, bucket: TokenBucket, clock: ManualClock, log: Log) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(log.acquire, "a")
+            await settle()
+            bucket.pause_for(2)
+            await clock.run_for(2)
+        assert log.gone == [("a", 2.0)]
+
+    async def test_a_timeout_within_the_pause_is_known_at_once(self, clock: ManualClock) -> None:
+        bucket = TokenBucket(rate=2, burst=2, clock=clock)
+        bucket.pause_for(2)
+        with pytest.raises(AcquireTimeout) as caught:
+            await bucket.acquire(timeout=1)
+        assert caught.value.retry_after == 2.0
+
+    def test_drained_it_has_to_fill_first(self, clock: ManualClock) -> None:
+        bucket = TokenBucket(rate=2, burst=2, clock=clock)
+        bucket.drain()
+        assert bucket.try_acquire().retry_after == 0.5
+        assert bucket.statistics().granted == 0
+
+    @pytest.mark.parametrize("seconds", [-1, nan, inf])
+    def test_a_pause_that_is_none(self, bucket: TokenBucket, seconds: float) -> None:
+        with pytest.raises(ValueError, match="a pause is a number of seconds"):
+            bucket.pause_for(seconds)
 
 
 def anyio_clock() -> float:

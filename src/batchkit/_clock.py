@@ -31,4 +31,9 @@ class MonotonicClock:
         return ThreadParker(time.monotonic)
 
 
+def give_way() -> None:
+    """Let another thread run, which is about to be done."""
+    time.sleep(0)
+
+
 MONOTONIC: Clock = MonotonicClock()

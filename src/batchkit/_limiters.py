@@ -1,32 +1,38 @@
 """`TokenBucket`: lock, clock and wake-ups around the pure line and bucket of `_core`.
 
-Every decision is made by `_core` under one lock, held for about a microsecond and never across a wait;
-what is left to do (waking others) is done after the lock is free. So one object serves threads and event
-loops at the same time.
+One object serves threads and event loops at the same time. Every decision is made by `_core`, by one caller
+at a time, in about a microsecond and never across a wait; what is left to do (waking others) is done after
+that.
 
-In each event loop (and among all threads together) one of those who wait is the *keeper*: it alone has a
-timer, looks at the line when it rings, and wakes whoever may go, wherever that is. It is the one that
-joined last, who has the longest to wait, so that the office changes hands seldom.
+While it is quiet (nobody waits, no pause) the bucket lies on a table, a list of at most one. A caller
+that is to go picks it up, takes its permits and lays it back: list methods are atomic, and a quarter of the
+cost of a lock. Whoever finds the table empty, or too few permits, goes through the lock, under which the
+bucket is picked up, too, and laid back only if it is quiet again. So nobody passes those who wait. An
+exception that strikes from outside (Ctrl-C) finds the bucket on the table, or off it while the lock is
+free, which costs the next caller the way through the lock and nothing else.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from math import inf, isfinite, nextafter
-from typing import Self, cast
+from typing import Concatenate, ParamSpec, Self, TypeVar, cast
 
-from attrs import define, field
-
-from batchkit._clock import MONOTONIC
+from batchkit._clock import MONOTONIC, give_way
 from batchkit._core.bucket import Bucket
 from batchkit._core.line import Line, Place, State
 from batchkit._events import Hook, RateChanged, Waited, emit
 from batchkit._parking import Parker, SyncParker
 from batchkit._values import Decision, LimiterStatistics
+from batchkit._waiting import Waiters
 from batchkit.abc import Clock
 from batchkit.exceptions import AcquireTimeout, CostExceedsBurst, InvalidCost
+
+Arguments = ParamSpec("Arguments")
+R = TypeVar("R")
 
 _GO = Decision(True)
 
@@ -36,7 +42,8 @@ class TokenBucket:
     priority.
 
     One object may be shared by threads and by event loops of asyncio and trio; it may be made before any
-    of them runs.
+    of them runs. It is not shared between processes: after a fork each has a bucket of its own, of the same
+    rate, with none of the other's waiters.
 
     Args:
         rate: permits a second, a positive number.
@@ -63,14 +70,11 @@ class TokenBucket:
         self.name = name
         self._hooks = tuple(hooks)
         self._clock = clock
-        self._lock = threading.Lock()
-        rate, burst = checked_rate(rate), checked_burst(burst)
-        self._bucket = Bucket(rate, burst, clock.now())
-        if isinstance(patience, bool) or not 0 <= patience < inf:
-            raise ValueError(f"patience is a number of seconds, 0 or more, not {patience!r}")
-        self._line = Line(self._bucket, patience=patience)
-        self._rooms: dict[Hashable, _Room] = {}
-        self._granted = 0
+        self._now = clock.now
+        self._bucket = Bucket(checked_rate(rate), checked_burst(burst), clock.now())
+        self._patience = checked_seconds("patience", patience)
+        self._settlers: dict[int, int] = {}  # by process: the thread that starts anew there
+        self._start_anew()
         self._waits = 0
         self._waited = 0.0
         self._timeouts = 0
@@ -125,9 +129,32 @@ class TokenBucket:
             InvalidCost: the cost is no whole number above zero.
             CostExceedsBurst: it could never be granted.
         """
-        if self._go_at_once(cost):
+        if cost.__class__ is not int or cost < 1:
+            raise self._refusal(cost)
+        now = self._now()
+        table = self._table
+        try:  # the way without the lock; it stands in `acquire` once more, since a call would cost a fifth
+            bucket = table.pop()
+            taken = bucket.taken
+            sure = (now - bucket.since) * bucket.sure_rate
+            if taken <= sure:  # it was full
+                bucket.since = now
+                bucket.before += taken
+                bucket.taken = taken = 0
+                sure = 0.0
+            taken += cost
+            if went := taken - bucket.burst <= sure:
+                bucket.taken = taken
+        except IndexError:
+            went = False
+        except BaseException:
+            table.append(self._bucket)
+            raise
+        else:
+            table.append(bucket)
+        if went:
             return _GO
-        return Decision(False, self._retry_after(cost))
+        return self._alone(self._try, cost)
 
     async def acquire(self, cost: int = 1, *, priority: int = 0, timeout: float | None = None) -> None:
         """Return when the caller may go. Where nothing is to be waited for, it does not yield to the event
@@ -144,31 +171,64 @@ class TokenBucket:
             CostExceedsBurst: it could never be granted.
             ValueError: a priority that is no whole number, a timeout that is none.
         """
+        if cost.__class__ is not int or cost < 1:
+            raise self._refusal(cost)
         if priority or timeout is not None:
             _check_wish(priority, timeout)
-        if not self._go_at_once(cost):
-            parker = self._clock.parker()
-            place = self._join(cost, priority, timeout, parker)
-            try:
-                while (until := self._come(place)) is not None:
-                    await parker.park(until)
-            except BaseException:
-                self._leave(place)
-                raise
+        now = self._now()
+        table = self._table
+        try:  # as in `try_acquire`
+            bucket = table.pop()
+            taken = bucket.taken
+            sure = (now - bucket.since) * bucket.sure_rate
+            if taken <= sure:
+                bucket.since = now
+                bucket.before += taken
+                bucket.taken = taken = 0
+                sure = 0.0
+            taken += cost
+            if went := taken - bucket.burst <= sure:
+                bucket.taken = taken
+        except IndexError:
+            went = False
+        except BaseException:
+            table.append(self._bucket)
+            raise
+        else:
+            table.append(bucket)
+        if not went:
+            await self._wait_turn(cost, priority, timeout)
+
+    async def _wait_turn(self, cost: int, priority: int, timeout: float | None) -> None:
+        parker = self._clock.parker()
+        place = self._place(cost, priority, timeout, parker)
+        try:
+            until = self._come(place)
+            while until is not None:
+                await parker.park(until)
+                until = self._come(place)
+        except BaseException:
+            self._leave(place)
+            raise
 
     def acquire_sync(self, cost: int = 1, *, priority: int = 0, timeout: float | None = None) -> None:
         """The blocking twin of `acquire`, for threads."""
         if priority or timeout is not None:
             _check_wish(priority, timeout)
-        if not self._go_at_once(cost):
-            parker = self._clock.parker_sync()
-            place = self._join(cost, priority, timeout, parker)
-            try:
-                while (until := self._come(place)) is not None:
-                    parker.park_sync(until)
-            except BaseException:
-                self._leave(place)
-                raise
+        if not self.try_acquire(cost).allowed:
+            self._wait_turn_sync(cost, priority, timeout)
+
+    def _wait_turn_sync(self, cost: int, priority: int, timeout: float | None) -> None:
+        parker = self._clock.parker_sync()
+        place = self._place(cost, priority, timeout, parker)
+        try:
+            until = self._come(place)
+            while until is not None:
+                parker.park_sync(until)
+                until = self._come(place)
+        except BaseException:
+            self._leave(place)
+            raise
 
     def permit(self, cost: int = 1, *, priority: int = 0, timeout: float | None = None) -> TokenPermit:
         """An acquire as a context manager, `async with` or `with`, for a call whose true cost is known
@@ -206,38 +266,176 @@ class TokenBucket:
         """
         new_rate = self.rate if rate is None else checked_rate(rate)
         new_burst = self.burst if burst is None else checked_burst(burst)
-        with self._lock:
-            before = (self.rate, self.burst)
-            now = self._clock.now()
-            woken = self._line.change(new_rate, new_burst, now) + self._look(now)
-        self._wake(woken)
+        before = (self.rate, self.burst)
+        self._wake(self._alone(self._change, new_rate, new_burst))
         emit(self._hooks, RateChanged(self.name, new_rate, new_burst, *before))
+
+    def charge(self, permits: int) -> None:
+        """Count `permits` more as taken, as a debt if need be; below zero, give some back (at most to a full
+        bucket).
+        """
+        self._wake(self._alone(self._charge, permits))
+
+    def pause_for(self, seconds: float) -> None:
+        """Let nobody go for so long, say because the server asked for it. Permits come in all the same, up to
+        the burst; a longer pause that is under way is not cut short.
+
+        Raises:
+            ValueError: no finite number of seconds.
+        """
+        self._wake(self._alone(self._pause, checked_seconds("a pause", seconds)))
+
+    def drain(self) -> None:
+        """Lose the permits that are there, say because the server says that none are left: the next call
+        waits until its permits have come in.
+        """
+        self._wake(self._alone(self._drain))
 
     def statistics(self) -> LimiterStatistics:
         """What it did so far."""
-        with self._lock:
-            return LimiterStatistics(
-                rate=self.rate,
-                burst=self.burst,
-                available=self._bucket.available(self._clock.now()) - self._line.reserved,
-                waiting=sum(len(room.places) for room in self._rooms.values()),
-                granted=self._granted,
-                waits=self._waits,
-                waited=self._waited,
-                timeouts=self._timeouts,
-            )
+        return self._alone(self._statistics)
 
     def __repr__(self) -> str:
         return f"TokenBucket(rate={self.rate:g}, burst={self.burst}, name={self.name!r})"
 
-    def _go_at_once(self, cost: int) -> bool:
-        if cost.__class__ is not int or not 0 < cost <= self._bucket.burst:
-            raise self._refusal(cost)
+    def _alone(
+        self,
+        decide: Callable[Concatenate[float, Arguments], R],
+        *args: Arguments.args,
+        **named: Arguments.kwargs,
+    ) -> R:
+        """Decide something at this moment, with line and bucket in hand and nobody else about."""
+        if os.getpid() != self._process:
+            self._settle_in_a_fork()
         with self._lock:
-            if self._line.take(cost, self._clock.now()):
-                self._granted += cost
-                return True
-        return False
+            self._pick_up()
+            now = self._now()
+            try:
+                return decide(now, *args, **named)
+            except BaseException:
+                self._waiters.recount()
+                raise
+            finally:
+                if self._line.quiet(now):
+                    self._laid = True
+                    self._table.append(self._bucket)
+
+    def _pick_up(self) -> None:
+        while self._laid:
+            try:
+                self._table.pop()
+                self._laid = False
+            except IndexError:  # a caller has it, and is about to lay it back
+                give_way()
+            except BaseException:
+                self._table.append(self._bucket)
+                raise
+
+    def _start_anew(self) -> None:
+        self._lock = threading.Lock()
+        self._line = Line(self._bucket, patience=self._patience)
+        self._waiters = Waiters(self._line)
+        self._table = [self._bucket]
+        self._laid = True  # on the table, or in the hands of a caller that is about to lay it back
+        self._process: int = os.getpid()
+
+    def _settle_in_a_fork(self) -> None:
+        """The parent's waiters are not here, and its lock may never be free: leave them behind."""
+        process, thread = os.getpid(), threading.get_ident()
+        if self._settlers.setdefault(process, thread) == thread:
+            paused_until = self._line.paused_until
+            self._start_anew()
+            self._line.pause(paused_until)
+        while self._process != process:
+            give_way()
+
+    def _try(self, now: float, cost: int) -> Decision:
+        if cost > self.burst:
+            raise self._refusal(cost)
+        if self._line.take(cost, now):
+            return _GO
+        return Decision(False, _span(now, self._line.estimate(cost, now)))
+
+    def _change(self, now: float, rate: float, burst: int) -> list[Place]:
+        return self._line.change(rate, burst, now) + self._waiters.look(now)
+
+    def _charge(self, now: float, permits: int) -> list[Place]:
+        self._bucket.charge(permits, now)
+        return self._waiters.look(now)
+
+    def _pause(self, now: float, seconds: float) -> list[Place]:
+        self._line.pause(now + seconds)
+        return self._waiters.look(now)
+
+    def _drain(self, now: float) -> list[Place]:
+        self._bucket.drain(now)
+        return self._waiters.look(now)
+
+    def _statistics(self, now: float) -> LimiterStatistics:
+        return LimiterStatistics(
+            rate=self.rate,
+            burst=self.burst,
+            available=self._bucket.available(now) - self._line.reserved,
+            waiting=len(self._waiters),
+            granted=self._bucket.granted,
+            waits=self._waits,
+            waited=self._waited,
+            timeouts=self._timeouts,
+        )
+
+    def _place(self, cost: int, priority: int, timeout: float | None, parker: Parker | SyncParker) -> Place:
+        if cost > self.burst:
+            raise self._refusal(cost)
+        # a thread comes on its own, a task with its event loop
+        group = cast(Hashable, parker) if parker.domain is None else parker.domain
+        return Place(cost, parker, group, priority, inf if timeout is None else timeout)
+
+    def _come(self, place: Place) -> float | None:
+        """The owner of a place is here: None if it goes, or the moment until which it waits for a wake-up."""
+        went, until, woken = self._alone(self._go, place)
+        self._wake(woken)
+        if went:
+            if place.state is State.GONE and self._hooks:
+                emit(self._hooks, Waited(self.name, place.cost, place.waited))
+            return None
+        if place.ended:
+            raise self._ending(place)
+        return until
+
+    def _go(self, now: float, place: Place) -> tuple[bool, float, list[Place]]:
+        if place.state is State.NEW:
+            if self._line.take(place.cost, now):
+                return True, now, []
+            self._waiters.enter(place)
+            self._line.join(place, now)
+        if self._line.go(place, now):
+            self._waits += 1
+            self._waited += place.waited
+            return True, now, self._waiters.depart(place, now)
+        woken = self._waiters.look(now, here=place)
+        self._timeouts += place.state is State.EXPIRED
+        return False, self._waiters.until(place), woken
+
+    def _leave(self, place: Place) -> None:
+        """The owner of a place gives up."""
+        try:
+            woken = self._alone(self._depart, place)
+        except BaseException:  # Ctrl-C, just now: it still has to go
+            self._wake(self._alone(self._depart, place))
+            raise
+        self._wake(woken)
+
+    def _depart(self, now: float, place: Place) -> list[Place]:
+        self._line.leave(place)
+        return self._waiters.depart(place, now)
+
+    def _wake(self, places: list[Place]) -> None:
+        """Wake the owners of places; one whose event loop is closed never comes, so it hands on at once."""
+        to_wake = deque(places)
+        while to_wake:
+            place = to_wake.popleft()
+            if not place.owner.unpark():
+                to_wake += self._alone(self._depart, place)
 
     def _refusal(self, cost: int) -> Exception:
         if cost.__class__ is not int or cost < 1:
@@ -247,133 +445,15 @@ class TokenBucket:
             "raise burst, or split the call"
         )
 
-    def _retry_after(self, cost: int) -> float:
-        with self._lock:
-            now = self._clock.now()
-            return _span(now, self._line.estimate(cost, now))
-
-    def _join(self, cost: int, priority: int, timeout: float | None, parker: Parker | SyncParker) -> Place:
-        with self._lock:
-            now = self._clock.now()
-            deadline = inf if timeout is None else now + timeout
-            # a thread comes on its own, a task with its event loop
-            group = cast(Hashable, parker) if parker.domain is None else parker.domain
-            place = self._line.join(
-                cost, now, owner=parker, group=group, priority=priority, deadline=deadline
-            )
-            room = self._rooms.setdefault(parker.domain, _Room(place))
-            room.places[place] = None
-        return place
-
-    def _come(self, place: Place) -> float | None:
-        """The owner of a place is here: None if it goes, or the moment until which it waits for a wake-up."""
-        with self._lock:
-            now = self._clock.now()
-            went = self._line.go(place, now)
-            if went:
-                self._granted += place.cost
-                self._waits += 1
-                self._waited += now - place.joined
-                woken = self._depart(place, now)
-            else:
-                woken = self._look(now, here=place)
-                self._timeouts += place.state is State.EXPIRED
-            until = self._watch(place)
-        self._wake(woken)
-        if went:
-            if self._hooks:
-                emit(self._hooks, Waited(self.name, place.cost, now - place.joined))
-            return None
-        if place.ended:
-            raise self._ending(place)
-        return until
-
-    def _leave(self, place: Place) -> None:
-        """The owner of a place gives up."""
-        with self._lock:
-            self._line.leave(place)
-            woken = self._depart(place, self._clock.now())
-        self._wake(woken)
-
-    def _depart(self, place: Place, now: float) -> list[Place]:
-        """Take a place out of its room, which needs another keeper if it was the keeper; returns whom to
-        wake.
-        """
-        domain = place.owner.domain
-        room = self._rooms.get(domain)
-        successors: list[Place] = []
-        if room is not None and place in room.places:
-            del room.places[place]
-            if not room.places:
-                del self._rooms[domain]
-            elif room.keeper is place:
-                room.keeper = next(reversed(room.places))
-                room.until = -inf  # it finds out itself, as soon as it is awake
-                successors.append(room.keeper)
-        return successors + self._look(now)
-
-    def _look(self, now: float, here: Place | None = None) -> list[Place]:
-        """Look at the line; returns whom to wake: who may go, and the keepers whose timers ring too late."""
-        woken = self._line.look(now)
-        moment = self._line.next_look(now)
-        for room in self._rooms.values():
-            if room.keeper is here:
-                room.until = moment
-            elif moment < room.until:
-                room.until = -inf
-                woken.append(room.keeper)
-        return woken
-
-    def _watch(self, place: Place) -> float:
-        """Until when a waiting place may sleep: the keeper of a room has its timer, the others have none."""
-        room = self._rooms.get(place.owner.domain)
-        return room.until if room is not None and room.keeper is place else inf
-
-    def _wake(self, places: list[Place]) -> None:
-        """Wake the owners of places; one whose event loop is closed never comes, so it hands on at once."""
-        to_wake = deque(places)
-        while to_wake:
-            place = to_wake.popleft()
-            if not place.owner.unpark():
-                with self._lock:
-                    self._line.leave(place)
-                    to_wake += self._depart(place, self._clock.now())
-
     def _ending(self, place: Place) -> Exception:
         if place.state is State.REFUSED:
             return self._refusal(place.cost)
-        retry_after = self._retry_after(place.cost)
+        retry_after = self._alone(lambda now: _span(now, self._line.estimate(place.cost, now)))
         return AcquireTimeout(
-            f"{place.cost} permits of {self.name} do not come in within {place.deadline - place.joined:g} s "
+            f"{place.cost} permits of {self.name} do not come in within {place.timeout:g} s "
             f"(rate {self.rate:g}/s, burst {self.burst}); they could be there in {retry_after:.3g} s",
             retry_after=retry_after,
         )
-
-    def charge(self, permits: int) -> None:
-        """Count `permits` more as taken, as a debt if need be; below zero, give some back (at most to a
-        full bucket).
-        """
-        with self._lock:
-            now = self._clock.now()
-            self._bucket.charge(permits, now)
-            self._granted += permits
-            woken = self._look(now)
-        self._wake(woken)
-
-
-@define(eq=False)
-class _Room:
-    """Those who wait in one event loop, or in threads.
-
-    Attributes:
-        keeper: who has the timer.
-        places: all of them, in the order in which they joined.
-        until: when the keeper's timer rings.
-    """
-
-    keeper: Place
-    places: dict[Place, None] = field(factory=dict[Place, None])
-    until: float = inf
 
 
 class TokenPermit:
@@ -430,6 +510,13 @@ def checked_burst(burst: int) -> int:
     if burst.__class__ is not int or burst < 1:
         raise ValueError(f"a burst is a whole number of permits, 1 or more, not {burst!r}")
     return burst
+
+
+def checked_seconds(name: str, seconds: float) -> float:
+    """The seconds, if they are some: a finite number, 0 or more."""
+    if isinstance(seconds, bool) or not 0 <= seconds < inf:
+        raise ValueError(f"{name} is a number of seconds, 0 or more, not {seconds!r}")
+    return seconds
 
 
 def _check_wish(priority: int, timeout: float | None) -> None:

@@ -9,14 +9,14 @@ client's bucket with a burst that much lower: it costs those permits once, and n
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import ceil, inf
+from math import ceil
 from typing import Final
 
 from attrs import evolve, field, frozen
 
 from batchkit._clock import MONOTONIC
 from batchkit._events import Hook
-from batchkit._limiters import TokenBucket, checked_burst, checked_rate
+from batchkit._limiters import TokenBucket, checked_burst, checked_rate, checked_seconds
 from batchkit.abc import Clock
 
 __all__ = ["AZURE_TTS", "FAL", "OPENAI", "Quota"]
@@ -60,9 +60,7 @@ class Quota:
         Raises:
             ValueError: the jitter is no number of seconds.
         """
-        if isinstance(jitter, bool) or not 0 <= jitter < inf:
-            raise ValueError(f"jitter is a number of seconds, 0 or more, not {jitter!r}")
-        headroom = ceil(self.rate * jitter)
+        headroom = ceil(self.rate * checked_seconds("jitter", jitter))
         return TokenBucket(self.rate, max(1, self.burst - headroom), name=name, hooks=hooks, clock=clock)
 
 

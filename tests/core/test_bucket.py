@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from batchkit._core.bucket import Bucket
 
-Row = tuple[float, Literal["take", "due", "available", "charge"], int, bool | float | None]
+Row = tuple[float, Literal["take", "due", "available", "charge", "drain"], int, bool | float | None]
 
 
 @pytest.mark.parametrize(
@@ -70,6 +70,18 @@ Row = tuple[float, Literal["take", "due", "available", "charge"], int, bool | fl
             id="a refund to a full bucket adds nothing",
         ),
         pytest.param(
+            2,
+            4,
+            [(0, "take", 1, True), (0, "drain", 0, None), (0, "due", 1, 0.5), (2, "take", 4, True)],
+            id="what is drained comes in again",
+        ),
+        pytest.param(
+            2,
+            4,
+            [(0, "charge", 9, None), (0, "drain", 0, None), (0, "available", 0, -5.0)],
+            id="a drained debt stays a debt",
+        ),
+        pytest.param(
             0.001,
             1,
             [(0, "take", 1, True), (0, "due", 1, 1000.0), (999, "take", 1, False), (1000, "take", 1, True)],
@@ -89,6 +101,21 @@ def test_rows(rate: float, burst: int, rows: list[Row]) -> None:
                 assert bucket.available(now) == expected
             case "charge":
                 bucket.charge(permits, now)
+            case "drain":
+                bucket.drain(now)
+
+
+def test_it_counts_what_was_granted_less_what_was_given_back() -> None:
+    bucket = Bucket(rate=2, burst=5, now=0)
+    assert bucket.take(4, 0)
+    assert bucket.take(3, 10)
+    bucket.charge(-2, 10)
+    bucket.drain(10)
+    bucket.change(1, 3, 10.5)
+    assert bucket.take(2, 100)
+    assert bucket.granted == 4 + 3 - 2 + 2
+    bucket.charge(-5, 100)  # more than the bucket has room for
+    assert bucket.granted == 2
 
 
 def test_what_is_reserved_still_stands_in_the_bucket() -> None:

@@ -31,9 +31,8 @@ class Score:
         priority: int = 0,
         deadline: float = inf,
     ) -> None:
-        self.places[name] = self.line.join(
-            cost, now, owner=name, group=group, priority=priority, deadline=deadline
-        )
+        self.places[name] = Place(cost, name, group, priority, timeout=deadline - now)
+        self.line.join(self.places[name], now)
 
     def look(self, now: float) -> str:
         """The names of those that are woken, in order."""
@@ -282,6 +281,54 @@ def test_a_grant_that_a_debt_overtakes_waits_on(score: Score) -> None:
     assert score.look(1.0) == "a"
 
 
+def test_in_a_pause_nobody_goes_and_permits_come_in(score: Score) -> None:
+    score.join("a", 0.0)
+    score.line.pause(2.0)
+    score.line.pause(1.0)  # does not cut the longer one short
+    assert score.look(0.5) == ""
+    assert score.line.next_look(0.5) == 2.0
+    assert score.line.estimate(1, 0.5) == 2.0
+    assert not score.go("a", 1.9)
+    assert score.look(2.0) == "a"
+    assert score.go("a", 2.0)
+    assert score.line.take(1, 2.0)
+    assert not score.line.take(1, 2.0)
+
+
+def test_a_pause_stops_a_newcomer_and_who_was_granted(score: Score) -> None:
+    score.join("a", 0.0)
+    assert score.look(0.5) == "a"
+    score.line.pause(3.0)
+    assert not score.go("a", 0.5)
+    assert not score.line.take(1, 2.9)
+    assert score.go("a", 3.0)
+
+
+def test_a_pause_beyond_the_deadline_ends_it_at_once(score: Score) -> None:
+    score.join("a", 0.0, deadline=1.0)
+    score.line.pause(2.0)
+    assert score.look(0.0) == "a"
+    assert score.state("a") is State.EXPIRED
+
+
+def test_a_recount_stands_as_the_places_say(score: Score) -> None:
+    score.join("a", 0.0, group="stalled")
+    score.join("b", 0.0, group="stalled")
+    score.join("x", 0.0, group="other", deadline=9.0)
+    score.join("y", 0.0, group="other", cost=2)
+    assert score.look(0.5) == "a"
+    assert score.look(0.6) == "x"  # a is set aside, and b with it
+    before = (score.line.waiting, score.line.wanted, score.line.reserved)
+    score.line.waiting = score.line.wanted = score.line.reserved = 99
+    score.line.recount(score.places.values())
+    assert (score.line.waiting, score.line.wanted, score.line.reserved) == before
+    assert score.go("x", 0.6)
+    assert score.go("a", 1.0)
+    assert score.look(1.5) == "b"
+    assert score.go("b", 1.5)
+    assert score.look(2.5) == "y"
+
+
 def test_the_estimate_counts_those_ahead(score: Score) -> None:
     score.join("a", 0.0, cost=2)
     assert score.line.estimate(1, 0.0) == 1.5
@@ -317,10 +364,10 @@ class LineMachine(RuleBasedStateMachine):
         cost=st.integers(1, 6), priority=st.integers(0, 2), group=st.integers(0, 2), seconds=st.floats(0, 20)
     )
     def join(self, cost: int, priority: int, group: int, seconds: float) -> None:
-        deadline = inf if seconds > 15 else self.now + seconds
-        self.standing.append(
-            self.line.join(min(cost, self.burst), self.now, group=group, priority=priority, deadline=deadline)
-        )
+        timeout = inf if seconds > 15 else seconds
+        place = Place(min(cost, self.burst), group=group, priority=priority, timeout=timeout)
+        self.line.join(place, self.now)
+        self.standing.append(place)
 
     @rule(cost=st.integers(1, 6))
     def newcomer(self, cost: int) -> None:

@@ -18,7 +18,7 @@ bucket is: nothing accumulates, so there is no drift. (The same state as the gen
 which keeps the sum of the two as one "theoretical arrival time".)
 
 The answer "go" is exact for the floats given: where the product comes so close to what is needed that its
-rounding could decide, it is taken again in fractions. So the rounding errs to the safe side only, by a
+rounding could decide, it is taken again in whole numbers. So the rounding errs to the safe side only, by a
 factor of `2**-50` at most.
 
 Doubts
@@ -29,7 +29,6 @@ days, so that above some 1e9 permits/s the clock itself is what is inexact.
 
 from __future__ import annotations
 
-from fractions import Fraction
 from math import ceil, inf, nextafter
 from typing import Final
 
@@ -39,18 +38,31 @@ _SURE: Final = 1.0 - 2.0**-50  # a difference and a product of floats err by les
 class Bucket:
     """A token bucket, full at `now`.
 
+    The fields without an underscore may be read by anybody; who writes to them does what `take` does.
+
     Attributes:
         rate: permits a second, a positive number.
         burst: permits that may go at once, a positive whole number.
+        since: a moment at which the bucket was full, in seconds.
+        taken: permits taken since then, 0 or more.
+        before: permits taken before then.
+        sure_rate: the rate, less what rounding could add: what came in by it has come in for sure.
     """
 
-    __slots__ = ("_since", "_taken", "burst", "rate")
+    __slots__ = ("before", "burst", "rate", "since", "sure_rate", "taken")
 
     def __init__(self, rate: float, burst: int, now: float) -> None:
         self.rate = rate
+        self.sure_rate = rate * _SURE
         self.burst = burst
-        self._since = now  # seconds: a moment at which the bucket was full
-        self._taken = 0  # permits taken since then; below zero after a refund
+        self.since = now
+        self.taken = 0
+        self.before = 0
+
+    @property
+    def granted(self) -> int:
+        """Permits taken since it was made, less those that were given back."""
+        return self.before + self.taken
 
     def take(self, cost: int, now: float, reserved: int = 0) -> bool:
         """Take `cost` permits if they are there at `now`, beside `reserved` ones that others were granted
@@ -59,36 +71,31 @@ class Bucket:
         What is reserved still stands in the bucket, so that it refills to the burst less that, and no
         second burst builds up between a grant and the moment its owner goes.
         """
-        credit = (now - self._since) * self.rate
-        if credit >= self._taken and self._came_in(self._taken, now):
-            self._since = now
-            self._taken = 0
-            credit = 0.0
-        needed = self._taken + cost + reserved - self.burst
-        if needed > credit or (needed > credit * _SURE and not self._came_in(needed, now)):
+        self._settle_to_full(now)
+        if not self._came_in(self.taken + cost + reserved - self.burst, now):
             return False
-        self._taken += cost
+        self.taken += cost
         return True
 
     def holds(self, permits: int, now: float) -> bool:
         """Whether that many permits are there at `now`."""
-        return permits <= self.burst and self._came_in(self._taken + permits - self.burst, now)
+        return permits <= self.burst and self._came_in(self.taken + permits - self.burst, now)
 
     def due(self, permits: int, now: float) -> float:
         """The first moment, `now` or later, at which that many permits will have come in: not before it,
         and at it.
         """
-        needed = self._taken + permits - self.burst
+        needed = self.taken + permits - self.burst
         if self._came_in(needed, now):
             return now
-        moment = max(self._since + needed / self.rate, now)
+        moment = max(self.since + needed / self.rate, now)
         while not self._came_in(needed, moment):
             moment = nextafter(moment, inf)
         return moment
 
     def available(self, now: float) -> float:
         """Permits that are there at `now`; below zero while a debt is paid off."""
-        owed = self._taken - (now - self._since) * self.rate
+        owed = self.taken - (now - self.since) * self.rate
         return self.burst - max(0.0, owed)
 
     def charge(self, permits: int, now: float) -> None:
@@ -96,30 +103,46 @@ class Bucket:
         most to full).
         """
         self._settle_to_full(now)
-        self._taken += permits
+        self.taken += permits
+        if self.taken < 0:
+            self._start(now, 0)
+
+    def drain(self, now: float) -> None:
+        """Lose what is there: from now on permits have to come in first."""
+        if self.available(now) > 0:
+            self._start(now, self.burst)
 
     def change(self, rate: float, burst: int, now: float) -> None:
         """Go on at another rate and burst; what is owed stays owed, so a change mints nothing."""
         self._settle_to_full(now)
-        credit = (now - self._since) * self.rate * _SURE
-        owed = ceil(self._taken - credit)
-        part = credit - (self._taken - owed)  # of a permit, that has come in already
+        credit = (now - self.since) * self.sure_rate
+        owed = ceil(self.taken - credit)
+        part = credit - (self.taken - owed)  # of a permit, that has come in already
         self.rate = rate
+        self.sure_rate = rate * _SURE
         self.burst = burst
-        self._taken = owed
-        self._since = now if part <= 0.0 else nextafter(now - part / rate, inf)
+        self._start(now if part <= 0.0 else nextafter(now - part / rate, inf), owed)
+
+    def _start(self, since: float, taken: int) -> None:
+        """Reckon from another moment on; what was granted is not changed by that."""
+        self.before += self.taken - taken
+        self.since = since
+        self.taken = taken
 
     def _came_in(self, permits: int, now: float) -> bool:
         """Whether that many permits came in since the bucket was full; exact where rounding could decide."""
-        credit = (now - self._since) * self.rate
-        if permits > credit:
-            return False
-        return permits <= credit * _SURE or permits <= 0 or self._exactly(now) >= permits
+        elapsed = now - self.since
+        if permits <= elapsed * self.sure_rate or permits <= 0:
+            return True
+        return permits <= elapsed * self.rate and self._exactly_in(permits, now)
 
-    def _exactly(self, now: float) -> Fraction:
-        return (Fraction(now) - Fraction(self._since)) * Fraction(self.rate)
+    def _exactly_in(self, permits: int, now: float) -> bool:
+        # in whole numbers: a tenth of what fractions take
+        ahead, per = now.as_integer_ratio()
+        start, start_per = self.since.as_integer_ratio()
+        rate, rate_per = self.rate.as_integer_ratio()
+        return (ahead * start_per - start * per) * rate >= permits * per * start_per * rate_per
 
     def _settle_to_full(self, now: float) -> None:
-        if self._came_in(self._taken, now):
-            self._since = now
-            self._taken = 0
+        if self._came_in(self.taken, now):
+            self._start(now, 0)

@@ -16,16 +16,17 @@ Rules
    group is set aside: the others pass it. As soon as one of the group comes, or a newcomer joins it, all of
    them stand at their old places again.
 5. Whoever leaves (cancelled, timed out) hands on what it was granted.
+6. While the line is paused nobody goes; permits come in all the same, up to the burst.
 
-A place in line is made by `join` and ends by `go` returning true, or by `leave`. Between the two the owner
+A place stands in line from `join` on, until `go` returns true, or until `leave`. Between the two the owner
 waits for its wake-up. `look` says whom to wake; `next_look` says when somebody has to look again, if
 nobody comes before.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Hashable
+from collections import Counter, deque
+from collections.abc import Hashable, Iterable
 from enum import Enum, auto
 from heapq import heapify, heappop, heappush
 from math import inf
@@ -39,8 +40,9 @@ _COMPACT_ABOVE: Final = 64
 
 
 class State(Enum):
-    """Where a place stands: it starts as WAITING and ends as GONE, LEFT, EXPIRED or REFUSED."""
+    """Where a place stands: from NEW it comes to WAITING, and ends as GONE, LEFT, EXPIRED or REFUSED."""
 
+    NEW = auto()  # not in line yet
     WAITING = auto()
     GRANTED = auto()
     ASIDE = auto()  # its group did not come in time; not served before it comes
@@ -59,27 +61,33 @@ class Place:
 
     Attributes:
         cost: permits.
-        owner: what the caller of `join` knows the place by; not looked at here.
+        owner: what the caller knows the place by; not looked at here.
         group: who can only come together with it.
-        order: rank in the line; lower goes first.
-        deadline: moment after which it does not want to go any more.
+        priority: higher goes first.
+        timeout: seconds after which it does not want to go any more.
         joined: moment at which it joined.
+        deadline: moment after which it does not want to go any more.
+        order: rank in the line; lower goes first.
         owned_until: moment until which its grant, if it has one, is its own.
+        waited: seconds that it waited, once it is gone.
     """
 
     cost: int
-    owner: Any
-    group: Hashable
-    order: tuple[float, int]
-    deadline: float
-    joined: float
-    state: State = State.WAITING
+    owner: Any = None
+    group: Hashable = None
+    priority: int = 0
+    timeout: float = inf
+    joined: float = inf
+    deadline: float = inf
+    order: tuple[float, int] = (inf, 0)
+    state: State = State.NEW
     owned_until: float = inf
+    waited: float = 0.0
 
     @property
     def ended(self) -> bool:
         """Whether it stands in line no more."""
-        return self.state not in _STANDING
+        return self.state not in _STANDING and self.state is not State.NEW
 
 
 class Line:
@@ -102,6 +110,7 @@ class Line:
         "_standing",
         "_waiting",
         "bucket",
+        "paused_until",
         "reserved",
         "waiting",
         "wanted",
@@ -112,6 +121,7 @@ class Line:
         self.waiting = 0  # places that wait to be granted
         self.wanted = 0  # permits that those places want
         self.reserved = 0  # permits granted and not yet taken
+        self.paused_until = -inf  # the moment before which nobody goes
         self._patience = patience
         self._moment = moment
         self._serial = 0
@@ -122,33 +132,33 @@ class Line:
         self._waiting: dict[Hashable, int] = {}  # those of them that wait
         self._aside: dict[Hashable, list[Place]] = {}  # the places of groups that did not come
 
-    def take(self, cost: int, now: float) -> bool:
-        """Go at once, without a place in line: only if nobody waits, and nobody who was called is about to
-        go.
+    def quiet(self, now: float) -> bool:
+        """Whether a newcomer has only the bucket to ask: nobody waits, nobody who was called is about to go,
+        and there is no pause.
         """
-        return not self.waiting and not self.reserved and self.bucket.take(cost, now)
+        return not self.waiting and not self.reserved and self._open(now)
+
+    def take(self, cost: int, now: float) -> bool:
+        """Go at once, without a place in line, if it is quiet."""
+        return self.quiet(now) and self.bucket.take(cost, now)
 
     def estimate(self, cost: int, now: float) -> float:
         """The first moment at which a newcomer of that cost could go if nobody ahead leaves."""
-        return self.bucket.due(cost + self.wanted + self.reserved, now)
+        return self._due(cost + self.wanted + self.reserved, now)
 
-    def join(
-        self,
-        cost: int,
-        now: float,
-        *,
-        owner: object = None,
-        group: Hashable = None,
-        priority: int = 0,
-        deadline: float = inf,
-    ) -> Place:
+    def join(self, place: Place, now: float) -> None:
         """Stand in line from now on."""
-        self._return(group)
+        self._return(place.group)
         self._serial += 1
-        place = Place(cost, owner, group, (now - priority * self._patience, self._serial), deadline, now)
-        self._standing[group] = self._standing.get(group, 0) + 1
+        place.joined = now
+        place.deadline = now + place.timeout
+        place.order = (now - place.priority * self._patience, self._serial)
+        self._standing[place.group] = self._standing.get(place.group, 0) + 1
         self._enter(place)
-        return place
+
+    def pause(self, until: float) -> None:
+        """Let nobody go before that moment; a longer pause is not cut short by it."""
+        self.paused_until = max(self.paused_until, until)
 
     def go(self, place: Place, now: float) -> bool:
         """The owner is here: it takes its permits and goes, or is told to wait on (or that its place has
@@ -156,20 +166,21 @@ class Line:
         """
         self._return(place.group)
         if place.state is State.GRANTED:
-            went = self.bucket.take(place.cost, now, self.reserved - place.cost)
-            if not went:  # the rate or the burst fell since the grant, or a debt was charged
+            went = self._open(now) and self.bucket.take(place.cost, now, self.reserved - place.cost)
+            if not went:  # since the grant the rate or the burst fell, a debt was charged, or a pause began
                 self.reserved -= place.cost
                 self._enter(place)
         else:
             next_to_go = place.state is State.WAITING and not self.reserved and self._head() is place
-            went = next_to_go and self.bucket.take(place.cost, now)
+            went = next_to_go and self._open(now) and self.bucket.take(place.cost, now)
         if went:
+            place.waited = now - place.joined
             self._end(place, State.GONE)
         return went
 
     def leave(self, place: Place) -> None:
         """The owner gives up, or is gone for good."""
-        if not place.ended:
+        if place.state in _STANDING:
             self._end(place, State.LEFT)
 
     def look(self, now: float) -> list[Place]:
@@ -186,7 +197,7 @@ class Line:
         moment = inf if first is None else first.deadline
         if (head := self._head()) is None:
             return moment
-        due = self.bucket.due(head.cost + self.reserved, now)
+        due = self._due(head.cost + self.reserved, now)
         if due <= now:
             due = inf  # the permits are there, but not the room: those granted come first
         if self.reserved and len(self._standing) > 1:  # or they are set aside
@@ -203,6 +214,34 @@ class Line:
         for place in refused:
             self._end(place, State.REFUSED)
         return refused
+
+    def recount(self, places: Iterable[Place]) -> None:
+        """Stand as those places say: an exception from outside (Ctrl-C) may have left a change half done."""
+        standing = [place for place in places if place.state in _STANDING]
+        waiting = [place for place in standing if place.state is State.WAITING]
+        granted = [place for place in standing if place.state is State.GRANTED]
+        self.waiting = len(waiting)
+        self.wanted = sum(place.cost for place in waiting)
+        self.reserved = sum(place.cost for place in granted)
+        self._heap = [(place.order, place) for place in waiting]
+        heapify(self._heap)
+        self._granted = deque(sorted(granted, key=lambda place: place.owned_until))
+        self._deadlines = [
+            (place.deadline, place.order[1], place) for place in waiting if place.deadline < inf
+        ]
+        heapify(self._deadlines)
+        self._standing = dict(Counter(place.group for place in standing))
+        self._waiting = dict(Counter(place.group for place in waiting))
+        self._aside = {}
+        for place in standing:
+            if place.state is State.ASIDE:
+                self._aside.setdefault(place.group, []).append(place)
+
+    def _open(self, now: float) -> bool:
+        return now >= self.paused_until
+
+    def _due(self, permits: int, now: float) -> float:
+        return max(self.bucket.due(permits, now), self.paused_until)
 
     def _enter(self, place: Place) -> None:
         if place.cost > self.bucket.burst:
@@ -228,8 +267,8 @@ class Line:
     def _grant(self, head: Place, now: float) -> None:
         heappop(self._heap)
         self._stop_waiting(head)
-        head.state = State.GRANTED
         head.owned_until = now + self._moment
+        head.state = State.GRANTED
         self.reserved += head.cost
         self._granted.append(head)
 
@@ -276,7 +315,7 @@ class Line:
         while (head := self._head()) is not None:
             if head.deadline < now:
                 self._end(head, State.EXPIRED)
-            elif self.bucket.holds(head.cost + self.reserved, now):
+            elif self._open(now) and self.bucket.holds(head.cost + self.reserved, now):
                 self._grant(head, now)
             else:
                 break
@@ -313,7 +352,7 @@ class Line:
         """End the places whose deadline passed, or will pass even if everybody ahead of them leaves."""
         expired: list[Place] = []
         while (place := self._first_deadline()) is not None:
-            if now < place.deadline and self.bucket.due(place.cost, now) <= place.deadline:
+            if now < place.deadline and self._due(place.cost, now) <= place.deadline:
                 break
             self._end(place, State.EXPIRED)
             expired.append(place)

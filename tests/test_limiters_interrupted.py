@@ -1,0 +1,181 @@
+"""`TokenBucket` struck by Ctrl-C, by a fork, and by the end of the interpreter."""
+
+from __future__ import annotations
+
+import dis
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from math import inf
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import batchkit
+from batchkit import AcquireTimeout, TokenBucket
+from batchkit._parking import SyncParker, ThreadParker
+from batchkit.testing import ManualClock
+
+HOUSE = str(Path(batchkit.__file__).parent)
+
+
+class CtrlC:
+    """Raises KeyboardInterrupt inside batchkit at the n-th place where CPython looks for signals: at the
+    start of a function, after a call, and at the end of a loop.
+    """
+
+    def __init__(self, strike: int) -> None:
+        self.left = strike
+        self.struck = False
+        self.before: dict[FrameType, str] = {}
+
+    def trace(self, frame: FrameType, event: str, _: object) -> Any:
+        if not frame.f_code.co_filename.startswith(HOUSE):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            before = self.before.get(frame, "RESUME")
+            self.before[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+            if before.startswith(("RESUME", "CALL", "JUMP_BACKWARD")):
+                self.look_for_signals()
+        return self.trace
+
+    def look_for_signals(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.struck = True
+            raise KeyboardInterrupt
+
+    def strikes(self, call: Callable[[], object]) -> bool:
+        """Whether the call was long enough to be struck."""
+        before = sys.gettrace()
+        sys.settrace(self.trace)
+        try:
+            with suppress(KeyboardInterrupt, AcquireTimeout):
+                call()
+        finally:
+            sys.settrace(before)
+        return self.struck
+
+
+class HurriedClock(ManualClock):
+    """Jumps to the end of each wait of a thread."""
+
+    def parker_sync(self) -> SyncParker:
+        return _HurriedParker(self)
+
+
+class _HurriedParker(ThreadParker):
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__(clock.now)
+        self.clock = clock
+
+    def park_sync(self, until: float = inf) -> None:
+        self.clock.advance(max(0.0, until - self.clock.now()))
+
+
+def first_step(bucket: TokenBucket) -> None:
+    with suppress(StopIteration):
+        bucket.acquire().send(None)
+
+
+@pytest.mark.parametrize(
+    ("taken", "call"),
+    [
+        pytest.param(0, TokenBucket.try_acquire, id="a try that goes"),
+        pytest.param(3, TokenBucket.try_acquire, id="a try that is refused"),
+        pytest.param(0, first_step, id="an async acquire that goes"),
+        pytest.param(0, TokenBucket.acquire_sync, id="an acquire that goes"),
+        pytest.param(3, TokenBucket.acquire_sync, id="an acquire that waits"),
+        pytest.param(3, lambda bucket: bucket.acquire_sync(timeout=0.1), id="one that times out"),
+        pytest.param(3, lambda bucket: bucket.charge(-1), id="a refund"),
+        pytest.param(3, lambda bucket: bucket.pause_for(1), id="a pause"),
+        pytest.param(3, lambda bucket: bucket.change(rate=1), id="a change"),
+    ],
+)
+def test_after_ctrl_c_at_any_moment_the_limiter_works_on(
+    taken: int, call: Callable[[TokenBucket], object]
+) -> None:
+    strike, struck = 0, True
+    while struck:
+        strike += 1
+        clock = HurriedClock()
+        bucket = TokenBucket(rate=2, burst=3, clock=clock)
+        if taken:
+            bucket.try_acquire(taken)
+        struck = CtrlC(strike).strikes(partial(call, bucket))
+        clock.advance(100)
+        assert bucket.try_acquire(3), f"after a strike at {strike}"
+        assert not bucket.try_acquire(), f"after a strike at {strike}"
+        clock.advance(0.5)
+        bucket.acquire_sync()
+    assert strike > 3
+
+
+def run_script(script: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert not done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_fork_leaves_lock_and_waiters_behind() -> None:
+    said = run_script(
+        """
+        import os, threading
+        from batchkit import TokenBucket
+        from batchkit.testing import ManualClock
+        clock = ManualClock()
+        bucket = TokenBucket(rate=1, burst=1, clock=clock)
+        bucket.try_acquire()
+        threading.Thread(target=bucket.acquire_sync, daemon=True).start()
+        while bucket.statistics().waiting == 0:
+            pass
+        with bucket._lock:  # as if another thread were deciding something
+            child = os.fork()
+        if not child:
+            before = bucket.try_acquire(), bucket.statistics().waiting
+            clock.advance(1)
+            print("child", before, bucket.try_acquire(), flush=True)
+            os._exit(0)
+        os.waitpid(child, 0)
+        print("parent", bucket.statistics().waiting)
+        """
+    )
+    assert said.splitlines() == [
+        "child (Decision(allowed=False, retry_after=1.0), 0) Decision(allowed=True, retry_after=0.0)",
+        "parent 1",
+    ]
+
+
+def test_one_limiter_outlives_event_loops_and_ends_with_the_interpreter() -> None:
+    said = run_script(
+        """
+        import asyncio, threading, trio
+        from batchkit import TokenBucket
+        bucket = TokenBucket(rate=1000, burst=1)
+
+        async def acquire_five():
+            for _ in range(5):
+                await bucket.acquire()
+
+        asyncio.run(acquire_five())
+        asyncio.run(acquire_five())
+        trio.run(acquire_five)
+        bucket.pause_for(1e6)
+        threading.Thread(target=bucket.acquire_sync, daemon=True).start()
+        print(bucket.statistics().granted)
+        """
+    )
+    assert said == "15\n"
