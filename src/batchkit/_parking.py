@@ -97,12 +97,13 @@ class ThreadParker:
 class AsyncioParker:
     """Waits on a future of its event loop, with the loop's own timer."""
 
-    __slots__ = ("_future", "_now", "_woken", "domain")
+    __slots__ = ("_future", "_in_turn", "_now", "_woken", "domain")
 
     def __init__(self, now: Now) -> None:
         self._now = now
         self.domain = asyncio.get_running_loop()
         self._woken = False
+        self._in_turn = False
         self._future: asyncio.Future[None] | None = None
 
     def unpark(self) -> bool:
@@ -111,10 +112,9 @@ class AsyncioParker:
                 self.domain.call_soon_threadsafe(self._wake)
             except RuntimeError:  # the loop is closed
                 return False
-        elif self._future is not None:
+        else:
+            self._in_turn = self._woken or self._future is None
             self._wake()
-        else:  # about to park: it waits its turn behind those that were woken before
-            self.domain.call_soon(self._wake)
         return True
 
     async def park(self, until: float = inf) -> None:
@@ -128,6 +128,9 @@ class AsyncioParker:
                 if timer is not None:
                     timer.cancel()
         self._woken = False
+        if self._in_turn:  # it was awake when it was woken: those that were woken before it come first
+            self._in_turn = False
+            await asyncio.sleep(0)
 
     def _wake(self) -> None:
         self._woken = True
