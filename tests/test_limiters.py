@@ -20,6 +20,7 @@ from batchkit import (
     Decision,
     InvalidCost,
     RateChanged,
+    Reservation,
     TokenBucket,
     Waited,
 )
@@ -61,6 +62,10 @@ class Log:
 
     def acquire_sync(self, name: str, cost: int = 1, priority: int = 0) -> None:
         self.bucket.acquire_sync(cost, priority=priority)
+        self.gone.append((name, self.clock.now()))
+
+    async def wait(self, name: str, reservation: Reservation) -> None:
+        await reservation.wait()
         self.gone.append((name, self.clock.now()))
 
     @property
@@ -106,6 +111,18 @@ class TestTry:
 
 
 class TestCost:
+    async def test_a_refused_cost_changes_nothing_for_those_who_wait(
+        self, bucket: TokenBucket, clock: ManualClock, log: Log
+    ) -> None:
+        async with anyio.create_task_group() as tasks:
+            for name in "abc":
+                tasks.start_soon(log.acquire, name)
+                await settle()
+            with pytest.raises(CostExceedsBurst):
+                bucket.try_acquire(3)
+            await clock.run_for(1.5)
+        assert log.gone == [("a", 0.5), ("b", 1.0), ("c", 1.5)]
+
     @pytest.mark.parametrize("cost", [0, -1, True, 1.0, nan, inf, "1", None])
     async def test_a_cost_that_is_none_is_refused_before_anything_happens(
         self, clock: ManualClock, cost: Any
@@ -643,6 +660,90 @@ class TestPause:
     def test_a_pause_that_is_none(self, bucket: TokenBucket, seconds: float) -> None:
         with pytest.raises(ValueError, match="a pause is a number of seconds"):
             bucket.pause_for(seconds)
+
+
+class TestReserve:
+    async def test_a_place_is_taken_now_and_waited_at_later(
+        self, bucket: TokenBucket, clock: ManualClock, log: Log
+    ) -> None:
+        reservation = bucket.reserve()
+        assert reservation.delay == 0.5
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(log.acquire, "b")
+            await settle()
+            await clock.run_for(0.4)
+            await clock.run(reservation.wait())
+            assert clock.now() == 0.5
+            assert log.gone == []
+            await clock.run_for(0.5)
+        assert log.gone == [("b", 1.0)]
+
+    async def test_given_up_it_costs_nobody_anything(
+        self, bucket: TokenBucket, clock: ManualClock, log: Log
+    ) -> None:
+        with bucket.reserve(cost=2) as reservation:
+            assert repr(reservation) == "Reservation(cost=2, delay=1)"
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(log.acquire, "b")
+                await settle()
+                reservation.cancel()
+                reservation.cancel()
+                await clock.run_for(0.5)
+        assert log.gone == [("b", 0.5)]
+        assert bucket.statistics().granted == 3
+
+    async def test_who_comes_late_was_passed_and_goes_first(
+        self, bucket: TokenBucket, clock: ManualClock, log: Log
+    ) -> None:
+        late, forgotten = bucket.reserve(), bucket.reserve()
+        async with anyio.create_task_group() as tasks:
+            for name in "abc":
+                tasks.start_soon(log.acquire, name)
+                await settle()
+            await clock.run_for(1.2)
+            assert log.gone == [("a", 0.52), ("b", 1.0)]  # 0.01 s was kept for each of those reserved
+            tasks.start_soon(log.wait, "late", late)
+            await settle()
+            await clock.run_for(1.0)
+        assert log.names == "ablatec"
+        forgotten.cancel()
+
+    async def test_a_forgotten_one_stops_no_try(self, bucket: TokenBucket, clock: ManualClock) -> None:
+        forgotten = bucket.reserve()
+        assert not bucket.try_acquire()
+        clock.advance(0.5)
+        assert not bucket.try_acquire()  # its moment
+        clock.advance(0.5)
+        assert bucket.try_acquire()
+        assert bucket.statistics().waiting == 1
+        forgotten.cancel()
+        assert bucket.statistics().waiting == 0
+
+    def test_in_a_thread(self, bucket: TokenBucket, clock: ManualClock) -> None:
+        reservation, other = bucket.reserve(), bucket.reserve()
+        with threads(reservation.wait_sync):
+            eventually(lambda: len(bucket._waiters._rooms) == 2)  # one of them is the absent's
+            clock.advance(0.5)
+        assert bucket.statistics().granted == 3
+        other.cancel()
+
+    async def test_it_is_used_once(self, clock: ManualClock) -> None:
+        bucket = TokenBucket(rate=1, burst=1, clock=clock)
+        with bucket.reserve() as reservation:
+            await reservation.wait()
+            with pytest.raises(RuntimeError, match="before"):
+                await reservation.wait()
+        with pytest.raises(RuntimeError, match="before"):
+            reservation.wait_sync()
+        assert bucket.statistics().granted == 1
+
+    def test_what_is_refused(self, bucket: TokenBucket) -> None:
+        with pytest.raises(CostExceedsBurst):
+            bucket.reserve(3)
+        with pytest.raises(InvalidCost):
+            bucket.reserve(0)
+        with pytest.raises(ValueError, match="a priority"):
+            bucket.reserve(priority=nan)  # type: ignore[arg-type]
 
 
 def anyio_clock() -> float:

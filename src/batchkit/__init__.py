@@ -17,7 +17,7 @@ from batchkit._events import (
     Waited,
 )
 from batchkit._executor import BatchedExecutor, OutcomeStream, batched
-from batchkit._limiters import TokenBucket, TokenPermit
+from batchkit._limiters import Reservation, TokenBucket, TokenPermit
 from batchkit._values import CacheStatistics, Decision, LimiterStatistics, Outcome, RunReport
 from batchkit.exceptions import (
     AcquireTimeout,
@@ -51,6 +51,7 @@ __all__ = [
     "Outcome",
     "OutcomeStream",
     "RateChanged",
+    "Reservation",
     "RunFinished",
     "RunReport",
     "RunStarted",

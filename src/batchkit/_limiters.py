@@ -17,7 +17,8 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
+from functools import partial
 from math import inf, isfinite, nextafter
 from typing import Concatenate, ParamSpec, Self, TypeVar, cast
 
@@ -25,7 +26,7 @@ from batchkit._clock import MONOTONIC, give_way
 from batchkit._core.bucket import Bucket
 from batchkit._core.line import Line, Place, State
 from batchkit._events import Hook, RateChanged, Waited, emit
-from batchkit._parking import Parker, SyncParker
+from batchkit._parking import ABSENT, Parker, SyncParker
 from batchkit._values import Decision, LimiterStatistics
 from batchkit._waiting import Waiters
 from batchkit.abc import Clock
@@ -154,7 +155,9 @@ class TokenBucket:
             table.append(bucket)
         if went:
             return _GO
-        return self._alone(self._try, cost)
+        decision, woken = self._alone(self._try, cost)
+        self._wake(woken)
+        return decision
 
     async def acquire(self, cost: int = 1, *, priority: int = 0, timeout: float | None = None) -> None:
         """Return when the caller may go. Where nothing is to be waited for, it does not yield to the event
@@ -201,7 +204,9 @@ class TokenBucket:
 
     async def _wait_turn(self, cost: int, priority: int, timeout: float | None) -> None:
         parker = self._clock.parker()
-        place = self._place(cost, priority, timeout, parker)
+        await self._wait_at(self._place(cost, priority, timeout, parker), parker)
+
+    async def _wait_at(self, place: Place, parker: Parker) -> None:
         try:
             until = self._come(place)
             while until is not None:
@@ -220,7 +225,9 @@ class TokenBucket:
 
     def _wait_turn_sync(self, cost: int, priority: int, timeout: float | None) -> None:
         parker = self._clock.parker_sync()
-        place = self._place(cost, priority, timeout, parker)
+        self._wait_at_sync(self._place(cost, priority, timeout, parker), parker)
+
+    def _wait_at_sync(self, place: Place, parker: SyncParker) -> None:
         try:
             until = self._come(place)
             while until is not None:
@@ -242,6 +249,46 @@ class TokenBucket:
             ```
         """
         return TokenPermit(self, cost, priority, timeout)
+
+    def reserve(self, cost: int = 1, *, priority: int = 0) -> Reservation:
+        """Take a place in line now, and wait at it later.
+
+        Example:
+            ```python
+            with bucket.reserve(cost=3) as reservation:
+                if reservation.delay > 60:
+                    return "come back tomorrow"  # the place is given up, and cost nobody anything
+                await reservation.wait()
+            ```
+
+        Raises:
+            InvalidCost: the cost is no whole number above zero.
+            CostExceedsBurst: it could never be granted.
+            ValueError: a priority that is no whole number.
+        """
+        _check_wish(priority, None)
+        if cost.__class__ is not int or not 0 < cost <= self.burst:
+            raise self._refusal(cost)
+        place = Place(cost, ABSENT, object(), priority, absent=True)
+        delay, woken = self._alone(self._reserve, place)
+        self._wake(woken)
+        return Reservation(
+            cost,
+            delay,
+            wait=partial(self._wait_reserved, place),
+            wait_sync=partial(self._wait_reserved_sync, place),
+            cancel=partial(self._leave, place),
+        )
+
+    async def _wait_reserved(self, place: Place) -> None:
+        parker = self._clock.parker()
+        self._alone(self._arrive, place, parker)
+        await self._wait_at(place, parker)
+
+    def _wait_reserved_sync(self, place: Place) -> None:
+        parker = self._clock.parker_sync()
+        self._alone(self._arrive, place, parker)
+        self._wait_at_sync(place, parker)
 
     async def __aenter__(self) -> None:
         await self.acquire()
@@ -349,12 +396,25 @@ class TokenBucket:
         while self._process != process:
             give_way()
 
-    def _try(self, now: float, cost: int) -> Decision:
+    def _try(self, now: float, cost: int) -> tuple[Decision, list[Place]]:
         if cost > self.burst:
             raise self._refusal(cost)
+        woken = self._waiters.look(now) if self._waiters else []
         if self._line.take(cost, now):
-            return _GO
-        return Decision(False, _span(now, self._line.estimate(cost, now)))
+            return _GO, woken
+        return Decision(False, _span(now, self._line.estimate(cost, now))), woken
+
+    def _reserve(self, now: float, place: Place) -> tuple[float, list[Place]]:
+        delay = _span(now, self._line.estimate(place.cost, now))
+        self._waiters.enter(place)
+        self._line.join(place, now)
+        return delay, self._waiters.look(now)
+
+    def _arrive(self, now: float, place: Place, parker: Parker | SyncParker) -> None:
+        """The owner of a reserved place is here, to wait from now on."""
+        if place.ended or not place.absent:
+            raise RuntimeError("this reservation was waited for, or cancelled, before")
+        self._waiters.move(place, parker)
 
     def _change(self, now: float, rate: float, burst: int) -> list[Place]:
         return self._line.change(rate, burst, now) + self._waiters.look(now)
@@ -407,7 +467,8 @@ class TokenBucket:
             if self._line.take(place.cost, now):
                 return True, now, []
             self._waiters.enter(place)
-            self._line.join(place, now)
+            if not self._line.join(place, now):
+                return False, inf, []
         if self._line.go(place, now):
             self._waits += 1
             self._waited += place.waited
@@ -454,6 +515,63 @@ class TokenBucket:
             f"(rate {self.rate:g}/s, burst {self.burst}); they could be there in {retry_after:.3g} s",
             retry_after=retry_after,
         )
+
+
+class Reservation:
+    """A place in line, taken now and waited at later; a context manager that gives it up if it was not used.
+
+    It takes no permits before its owner goes, so that giving it up needs no refund. When its moment comes
+    and nobody waits at it, its permits are kept for a hundredth of a second; then others may pass, and it is
+    first in line again as soon as its owner comes.
+
+    Attributes:
+        cost: permits.
+        delay: seconds after which it could go, counted from when it was made, if nobody ahead leaves and no
+            higher priority comes.
+    """
+
+    __slots__ = ("_cancel", "_wait", "_wait_sync", "cost", "delay")
+
+    def __init__(
+        self,
+        cost: int,
+        delay: float,
+        *,
+        wait: Callable[[], Awaitable[None]],
+        wait_sync: Callable[[], None],
+        cancel: Callable[[], None],
+    ) -> None:
+        self.cost = cost
+        self.delay = delay
+        self._wait = wait
+        self._wait_sync = wait_sync
+        self._cancel = cancel
+
+    async def wait(self) -> None:
+        """Return when the caller may go.
+
+        Raises:
+            CostExceedsBurst: the burst was lowered below its cost meanwhile.
+            RuntimeError: it was waited for, or cancelled, before.
+        """
+        await self._wait()
+
+    def wait_sync(self) -> None:
+        """The blocking twin of `wait`, for threads."""
+        self._wait_sync()
+
+    def cancel(self) -> None:
+        """Give the place up; nothing happens if it was used."""
+        self._cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.cancel()
+
+    def __repr__(self) -> str:
+        return f"Reservation(cost={self.cost}, delay={self.delay:.3g})"
 
 
 class TokenPermit:

@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Hashable
 from math import inf
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     import trio
@@ -55,6 +55,18 @@ class SyncParker(Protocol):
     def park_sync(self, until: float = inf) -> None:
         """Wait to be woken, at most until that moment of the clock."""
         ...
+
+
+class _Absent:
+    """Nobody waits here yet."""
+
+    domain: Hashable = "absent"
+
+    def unpark(self) -> bool:
+        return True  # who comes later looks for itself
+
+
+ABSENT: Final = _Absent()
 
 
 def parker(now: Now) -> Parker:

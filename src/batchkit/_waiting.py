@@ -13,6 +13,7 @@ from math import inf
 from attrs import define
 
 from batchkit._core.line import Line, Place
+from batchkit._parking import ABSENT, Parker, SyncParker
 
 
 @define(eq=False)
@@ -47,7 +48,24 @@ class Waiters:
 
     def enter(self, place: Place) -> None:
         """A place that is about to join the line waits from now on."""
-        self._rooms.setdefault(place.owner.domain, _Room(place, {place: None})).places[place] = None
+        domain = place.owner.domain
+        room = self._rooms.get(domain)
+        if room is None:
+            self._rooms[domain] = _Room(place, {place: None})
+        else:
+            room.places[place] = None
+
+    def move(self, place: Place, owner: Parker | SyncParker) -> None:
+        """A place that nobody waited at has an owner from now on."""
+        absent = self._rooms.get(place.owner.domain)
+        place.owner, place.absent = owner, False
+        self.enter(place)
+        if absent is not None:
+            absent.places.pop(place, None)
+            if not absent.places:
+                del self._rooms[ABSENT.domain]
+            elif absent.keeper is place:
+                absent.keeper = next(iter(absent.places))
 
     def depart(self, place: Place, now: float) -> list[Place]:
         """It waits no more; its room may need another keeper."""

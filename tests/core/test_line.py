@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from math import inf
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -279,6 +280,30 @@ def test_a_grant_that_a_debt_overtakes_waits_on(score: Score) -> None:
     score.line.bucket.charge(1, 0.5)
     assert not score.go("a", 0.5)
     assert score.look(1.0) == "a"
+
+
+def test_a_place_without_its_owner_is_kept_free_for_a_moment_only(score: Score) -> None:
+    score.join("a", 0.0)
+    score.places["a"].absent = True
+    assert not score.line.take(1, 0.5)
+    assert score.look(0.5) == "a"
+    assert not score.line.take(1, 0.505)
+    assert score.look(0.51) == ""
+    assert score.line.take(1, 0.51)
+    assert not score.go("a", 0.52)
+    assert score.look(1.0) == "a"
+    assert score.go("a", 1.0)
+
+
+def test_most_who_join_change_nothing_for_the_others(score: Score) -> None:
+    def news(**named: Any) -> bool:
+        return score.line.join(Place(1, **named), 0.0)
+
+    assert news(group="loop")  # the first of its group
+    assert not news(group="loop")
+    assert news(group="loop", timeout=9.0)
+    assert news(group="loop", priority=1)  # it is the head now
+    assert news(group="other")
 
 
 def test_in_a_pause_nobody_goes_and_permits_come_in(score: Score) -> None:

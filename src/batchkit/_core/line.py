@@ -11,10 +11,10 @@ Rules
 3. A grant is not yet a go. Who is granted is woken, and takes the permits when it comes; until then they
    stand in the bucket, reserved. So a permit counts at the moment its owner goes, also after the owner's
    loop or machine stalled.
-4. A stalled or dead group holds up nobody. The owners in one event loop stand and fall together, so they
-   are a group. If one of them has not come within a `moment` of its grant while other groups wait, its whole
-   group is set aside: the others pass it. As soon as one of the group comes, or a newcomer joins it, all of
-   them stand at their old places again.
+4. A stalled, dead or absent group holds up nobody. The owners in one event loop stand and fall together, so
+   they are a group. If one of them has not come within a `moment` of its grant while other groups wait, its
+   whole group is set aside: the others pass it. As soon as one of the group comes, or a newcomer joins it,
+   all of them stand at their old places again. Who is known to be absent is set aside whoever waits.
 5. Whoever leaves (cancelled, timed out) hands on what it was granted.
 6. While the line is paused nobody goes; permits come in all the same, up to the burst.
 
@@ -70,6 +70,7 @@ class Place:
         order: rank in the line; lower goes first.
         owned_until: moment until which its grant, if it has one, is its own.
         waited: seconds that it waited, once it is gone.
+        absent: whether its owner is not there to be called yet.
     """
 
     cost: int
@@ -83,6 +84,7 @@ class Place:
     state: State = State.NEW
     owned_until: float = inf
     waited: float = 0.0
+    absent: bool = False
 
     @property
     def ended(self) -> bool:
@@ -146,15 +148,20 @@ class Line:
         """The first moment at which a newcomer of that cost could go if nobody ahead leaves."""
         return self._due(cost + self.wanted + self.reserved, now)
 
-    def join(self, place: Place, now: float) -> None:
-        """Stand in line from now on."""
-        self._return(place.group)
+    def join(self, place: Place, now: float) -> bool:
+        """Stand in line from now on; true if that may change what a look finds, or when the next one has to
+        be. It does not for most: who stands behind others of its group, without a deadline.
+        """
+        group = place.group
+        news = place.timeout < inf or group not in self._standing or group in self._aside
+        self._return(group)
         self._serial += 1
         place.joined = now
         place.deadline = now + place.timeout
         place.order = (now - place.priority * self._patience, self._serial)
-        self._standing[place.group] = self._standing.get(place.group, 0) + 1
+        self._standing[group] = self._standing.get(group, 0) + 1
         self._enter(place)
+        return news or self._head() is place or place.ended
 
     def pause(self, until: float) -> None:
         """Let nobody go before that moment; a longer pause is not cut short by it."""
@@ -309,6 +316,9 @@ class Line:
         """Whether a place is granted and not gone while somebody of another group waits."""
         return place.state is State.GRANTED and self.waiting > self._waiting.get(place.group, 0)
 
+    def _passable(self, place: Place) -> bool:
+        return place.absent or self._holds_up_others(place)
+
     def _serve(self, now: float) -> list[Place]:
         """Grant from the head of the line as far as the permits go."""
         served: list[Place] = []
@@ -327,9 +337,9 @@ class Line:
         granted = self._granted
         while granted and granted[0].state is not State.GRANTED:
             granted.popleft()
-        if len(self._standing) < 2 or not granted or granted[0].owned_until > now:
+        if not granted or granted[0].owned_until > now:
             return
-        late = {place.group for place in granted if place.owned_until <= now and self._holds_up_others(place)}
+        late = {place.group for place in granted if place.owned_until <= now and self._passable(place)}
         for place in granted:
             if place.state is State.GRANTED and place.group in late:
                 self.reserved -= place.cost
