@@ -1,0 +1,204 @@
+"""Each public coroutine is cancelled at each of its awaits: it harms nobody else and leaves nothing behind."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from functools import partial
+from itertools import count
+from typing import Any
+
+import anyio
+import pytest
+
+from batchkit import BatchedExecutor, Batcher, TokenBucket, TTLCache
+from batchkit.testing import ManualClock, settle
+
+pytestmark = pytest.mark.anyio
+
+
+class Striker:
+    """Cancels a coroutine as it waits for the n-th time."""
+
+    def __init__(self, strike: int) -> None:
+        self.left = strike
+        self.scope = anyio.CancelScope()
+
+    async def run(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        with self.scope:
+            await self._step(coroutine)
+
+    @types.coroutine
+    def _step(self, coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        resume: Callable[[], Any] = partial(coroutine.send, None)
+        while True:
+            try:
+                waits_for = resume()
+            except StopIteration as end:
+                return end.value
+            self.left -= 1
+            if self.left == 0:
+                self.scope.cancel()
+            try:
+                resume = partial(coroutine.send, (yield waits_for))
+            except BaseException as error:
+                resume = partial(coroutine.throw, error)
+
+
+async def strike_at_each_await(attempt: Callable[[Striker], Awaitable[None]]) -> None:
+    """Make the attempt with a strike at its first await, its second, ... until it ends before the strike."""
+    for strike in count(1):
+        striker = Striker(strike)
+        await attempt(striker)
+        if striker.left > 0:
+            assert strike > 1, "it never waits"
+            return
+
+
+@pytest.mark.parametrize("way", ["acquire", "permit", "with", "reservation"])
+async def test_waiting_for_a_limiter(way: str) -> None:
+    async def acquire(bucket: TokenBucket) -> None:
+        match way:
+            case "acquire":
+                await bucket.acquire(2, timeout=100)
+            case "permit":
+                async with bucket.permit(2):
+                    pass
+            case "with":
+                async with bucket:
+                    pass
+            case _:
+                with bucket.reserve(2) as reservation:
+                    await reservation.wait()
+
+    async def attempt(striker: Striker) -> None:
+        clock = ManualClock()
+        bucket = TokenBucket(rate=1, burst=2, clock=clock)
+        bucket.try_acquire(2)
+        gone: list[float] = []
+
+        async def another() -> None:
+            await bucket.acquire()
+            gone.append(clock.now())
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(striker.run, acquire(bucket))
+            await settle()
+            tasks.start_soon(another)
+            await clock.run_for(10)
+        cost = 1 if way == "with" else 2
+        struck = striker.left <= 0
+        statistics = bucket.statistics()
+        if statistics.granted == 3:  # it was struck before it went
+            assert struck
+            assert gone == [1.0]
+        else:
+            assert statistics.granted == 3 + cost
+            assert gone == [1.0 + cost]
+        assert statistics.waiting == 0
+        clock.advance(10)
+        assert bucket.try_acquire(2)
+
+    await strike_at_each_await(attempt)
+
+
+@pytest.mark.parametrize("many", [False, True])
+async def test_asking_a_cache(many: bool) -> None:
+    async def attempt(striker: Striker) -> None:
+        clock = ManualClock()
+        cache: TTLCache[str, str] = TTLCache(10, 60, clock=clock)
+        loads = 0
+        answers: list[Any] = []
+
+        async def load(key: str) -> str:
+            nonlocal loads
+            loads += 1
+            await clock.sleep(1)
+            return key.upper()
+
+        async def load_many(keys: list[str]) -> list[str]:
+            return [await load(key) for key in keys]
+
+        async def ask() -> None:
+            if many:
+                answers.append((await cache.get_many(["a"], load_many))["a"])
+            else:
+                answers.append(await cache.get_or_load("a", load))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(striker.run, ask())
+            tasks.start_soon(ask)
+            await clock.run_for(5)
+        assert answers in (["A"], ["A", "A"])
+        assert loads == 1 or striker.left <= 0
+        assert loads <= 2  # stopped with its only caller, it is begun again by the next
+        assert not cache._flights
+
+    await strike_at_each_await(attempt)
+
+
+async def test_asking_a_batcher() -> None:
+    async def attempt(striker: Striker) -> None:
+        clock = ManualClock()
+        calls: list[list[str]] = []
+        answers: list[str] = []
+
+        async def load_many(keys: list[str]) -> list[str]:
+            calls.append(keys)
+            await clock.sleep(1)
+            return keys
+
+        batcher: Batcher[str, str] = Batcher(load_many, max_wait=0.5, clock=clock)
+
+        async def ask(key: str) -> None:
+            answers.append(await batcher.load(key))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(striker.run, ask("a"))
+            tasks.start_soon(ask, "b")
+            await clock.run_for(5)
+        assert "b" in answers
+        assert sum("b" in keys for keys in calls) == 1
+        assert not batcher._under_way
+        assert not batcher._open
+
+    await strike_at_each_await(attempt)
+
+
+@pytest.mark.parametrize("way", ["run", "map", "batches"])
+async def test_running_an_executor(way: str) -> None:
+    async def attempt(striker: Striker) -> None:
+        clock = ManualClock()
+        running = 0
+
+        async def work(item: object) -> Any:
+            nonlocal running
+            running += 1
+            try:
+                await clock.sleep(1)
+            finally:
+                running -= 1
+            return item
+
+        bucket = TokenBucket(rate=1, burst=1, clock=clock)
+        options: dict[str, Any] = {"concurrency": 2, "limiter": bucket, "clock": clock}
+        if way == "batches":
+            executor = BatchedExecutor[int, int].of_batches(work, batch_size=2, **options)
+        else:
+            executor = BatchedExecutor[int, int](work, **options)
+
+        async def read() -> None:
+            if way == "run":
+                await executor.run(range(3))
+                return
+            async with executor.map(range(3)) as outcomes:
+                async for _ in outcomes:
+                    pass
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(striker.run, read())
+            await clock.run_for(10)
+        assert running == 0
+        assert bucket.statistics().waiting == 0
+
+    await strike_at_each_await(attempt)
