@@ -1,4 +1,4 @@
-"""Each public coroutine is cancelled at each of its awaits: it harms nobody else and leaves nothing behind."""
+"""Each public coroutine is cancelled at each of its awaits: it harms nobody else and leaves nothing."""
 
 from __future__ import annotations
 
