@@ -55,6 +55,7 @@ class CtrlC:
     def strikes(self, call: Callable[[], object]) -> bool:
         """Whether the call was long enough to be struck."""
         before = sys.gettrace()
+        sys._getframe().f_trace_opcodes = True  # CPython 3.12 looks for this only when a trace is set
         sys.settrace(self.trace)
         try:
             with suppress(KeyboardInterrupt, AcquireTimeout):
