@@ -399,7 +399,7 @@ class TokenBucket:
     def _try(self, now: float, cost: int) -> tuple[Decision, list[Place]]:
         if cost > self.burst:
             raise self._refusal(cost)
-        woken = self._waiters.look(now) if self._waiters else []
+        woken = [] if self._line.quiet(now) else self._waiters.look(now)
         if self._line.take(cost, now):
             return _GO, woken
         return Decision(False, _span(now, self._line.estimate(cost, now))), woken
