@@ -567,6 +567,47 @@ class TestThreads:
         assert bucket.statistics().granted == 350
         assert bucket.statistics().waiting == 0
 
+    def test_two_hundred_threads_keep_the_bound(self, clock: ManualClock) -> None:
+        bucket = TokenBucket(rate=2, burst=2, clock=clock)
+        log = Log(bucket, clock)
+        with threads(*(partial(log.acquire_sync, "t") for _ in range(200))):
+            eventually(lambda: bucket.statistics().granted + bucket.statistics().waiting == 200)
+            while bucket.statistics().granted < 200:
+                granted = bucket.statistics().granted
+                clock.advance(0.5)
+                eventually(lambda granted=granted: bucket.statistics().granted > granted)  # type: ignore[misc]
+        moments = [moment for _, moment in log.gone]
+        assert len(moments) == 200
+        assert max(moments) == 99.0
+        assert worst_excess(moments, rate=2, burst=2) <= 0
+
+    async def test_ten_thousand_tasks_go_in_the_order_of_their_arrival(
+        self, clock: ManualClock, anyio_backend_name: str
+    ) -> None:
+        tasks_in_line = 10_000 if anyio_backend_name == "asyncio" else 1_000
+        bucket = TokenBucket(rate=100, burst=100, clock=clock)
+        gone: list[tuple[int, float]] = []
+
+        async def acquire(number: int) -> None:
+            await bucket.acquire()
+            gone.append((number, clock.now()))
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(tasks_in_line):
+                tasks.start_soon(acquire, number)
+                if anyio_backend_name == "trio":  # it starts a batch of tasks in random order
+                    await anyio.lowlevel.checkpoint()
+            await clock.run_for(0)
+            for _ in range(tasks_in_line // 100):
+                clock.advance(1.0)  # a hundred go at once
+                await settle()
+        assert len(gone) == tasks_in_line
+        assert worst_excess([moment for _, moment in gone], rate=100, burst=100) <= 0
+        if anyio_backend_name == "asyncio":
+            assert [number for number, _ in gone] == list(range(tasks_in_line))
+        else:  # and it resumes one in random order, too: those of a moment are those whose turn it was
+            assert [number // 100 for number, _ in gone] == [number // 100 for number in range(tasks_in_line)]
+
     def test_a_blocked_loop_holds_up_no_thread(
         self, bucket: TokenBucket, clock: ManualClock, log: Log
     ) -> None:
