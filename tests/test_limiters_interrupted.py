@@ -21,6 +21,7 @@ import batchkit
 from batchkit import AcquireTimeout, TokenBucket
 from batchkit._parking import SyncParker, ThreadParker
 from batchkit.testing import ManualClock
+from tests.helpers import eventually, threads
 
 HOUSE = str(Path(batchkit.__file__).parent)
 
@@ -116,6 +117,25 @@ def test_after_ctrl_c_at_any_moment_the_limiter_works_on(
         assert not bucket.try_acquire(), f"after a strike at {strike}"
         clock.advance(0.5)
         bucket.acquire_sync()
+    assert strike > 3
+
+
+def test_after_ctrl_c_in_one_thread_those_who_wait_in_others_go() -> None:
+    strike, struck = 0, True
+    while struck:
+        strike += 1
+        clock = ManualClock()
+        bucket = TokenBucket(rate=2, burst=3, clock=clock)
+        bucket.try_acquire(3)
+        with threads(bucket.acquire_sync, bucket.acquire_sync):
+            eventually(lambda bucket=bucket: bucket.statistics().waiting == 2)  # type: ignore[misc]
+            struck = CtrlC(strike).strikes(partial(bucket.change, rate=1000))
+
+            def all_gone(bucket: TokenBucket = bucket, clock: ManualClock = clock) -> bool:
+                clock.advance(0.01)
+                return bucket.statistics().granted == 5
+
+            eventually(all_gone)
     assert strike > 3
 
 

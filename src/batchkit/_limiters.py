@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from functools import partial
 from math import inf, isfinite, nextafter
@@ -155,9 +154,7 @@ class TokenBucket:
             table.append(bucket)
         if went:
             return _GO
-        decision, woken = self._alone(self._try, cost)
-        self._wake(woken)
-        return decision
+        return self._alone(self._try, cost)
 
     async def acquire(self, cost: int = 1, *, priority: int = 0, timeout: float | None = None) -> None:
         """Return when the caller may go. Where nothing is to be waited for, it does not yield to the event
@@ -270,8 +267,7 @@ class TokenBucket:
         if cost.__class__ is not int or not 0 < cost <= self.burst:
             raise self._refusal(cost)
         place = Place(cost, ABSENT, object(), priority, absent=True)
-        delay, woken = self._alone(self._reserve, place)
-        self._wake(woken)
+        delay = self._alone(self._reserve, place)
         return Reservation(
             cost,
             delay,
@@ -314,14 +310,14 @@ class TokenBucket:
         new_rate = self.rate if rate is None else checked_rate(rate)
         new_burst = self.burst if burst is None else checked_burst(burst)
         before = (self.rate, self.burst)
-        self._wake(self._alone(self._change, new_rate, new_burst))
+        self._alone(self._change, new_rate, new_burst)
         emit(self._hooks, RateChanged(self.name, new_rate, new_burst, *before))
 
     def charge(self, permits: int) -> None:
         """Count `permits` more as taken, as a debt if need be; below zero, give some back (at most to a full
         bucket).
         """
-        self._wake(self._alone(self._charge, permits))
+        self._alone(self._charge, permits)
 
     def pause_for(self, seconds: float) -> None:
         """Let nobody go for so long, say because the server asked for it. Permits come in all the same, up to
@@ -330,13 +326,13 @@ class TokenBucket:
         Raises:
             ValueError: no finite number of seconds.
         """
-        self._wake(self._alone(self._pause, checked_seconds("a pause", seconds)))
+        self._alone(self._pause, checked_seconds("a pause", seconds))
 
     def drain(self) -> None:
         """Lose the permits that are there, say because the server says that none are left: the next call
         waits until its permits have come in.
         """
-        self._wake(self._alone(self._drain))
+        self._alone(self._drain)
 
     def statistics(self) -> LimiterStatistics:
         """What it did so far."""
@@ -354,18 +350,24 @@ class TokenBucket:
         """Decide something at this moment, with line and bucket in hand and nobody else about."""
         if os.getpid() != self._process:
             self._settle_in_a_fork()
-        with self._lock:
-            self._pick_up()
-            now = self._now()
-            try:
-                return decide(now, *args, **named)
-            except BaseException:
+        try:
+            with self._lock:
+                self._pick_up()
+                now = self._now()
+                try:
+                    decided = decide(now, *args, **named)
+                finally:
+                    to_wake, self._waiters.to_wake = self._waiters.to_wake, []
+                    if self._line.quiet(now):
+                        self._laid = True
+                        self._table.append(self._bucket)
+            if to_wake:
+                self._wake(to_wake)
+        except BaseException:
+            with self._lock:
                 self._waiters.recount()
-                raise
-            finally:
-                if self._line.quiet(now):
-                    self._laid = True
-                    self._table.append(self._bucket)
+            raise
+        return decided
 
     def _pick_up(self) -> None:
         while self._laid:
@@ -396,19 +398,21 @@ class TokenBucket:
         while self._process != process:
             give_way()
 
-    def _try(self, now: float, cost: int) -> tuple[Decision, list[Place]]:
+    def _try(self, now: float, cost: int) -> Decision:
         if cost > self.burst:
             raise self._refusal(cost)
-        woken = [] if self._line.quiet(now) else self._waiters.look(now)
+        if not self._line.quiet(now):
+            self._waiters.look(now)
         if self._line.take(cost, now):
-            return _GO, woken
-        return Decision(False, _span(now, self._line.estimate(cost, now))), woken
+            return _GO
+        return Decision(False, _span(now, self._line.estimate(cost, now)))
 
-    def _reserve(self, now: float, place: Place) -> tuple[float, list[Place]]:
+    def _reserve(self, now: float, place: Place) -> float:
         delay = _span(now, self._line.estimate(place.cost, now))
         self._waiters.enter(place)
         self._line.join(place, now)
-        return delay, self._waiters.look(now)
+        self._waiters.look(now)
+        return delay
 
     def _arrive(self, now: float, place: Place, parker: Parker | SyncParker) -> None:
         """The owner of a reserved place is here, to wait from now on."""
@@ -416,20 +420,21 @@ class TokenBucket:
             raise RuntimeError("this reservation was waited for, or cancelled, before")
         self._waiters.move(place, parker)
 
-    def _change(self, now: float, rate: float, burst: int) -> list[Place]:
-        return self._line.change(rate, burst, now) + self._waiters.look(now)
+    def _change(self, now: float, rate: float, burst: int) -> None:
+        self._waiters.to_wake += self._line.change(rate, burst, now)
+        self._waiters.look(now)
 
-    def _charge(self, now: float, permits: int) -> list[Place]:
+    def _charge(self, now: float, permits: int) -> None:
         self._bucket.charge(permits, now)
-        return self._waiters.look(now)
+        self._waiters.look(now)
 
-    def _pause(self, now: float, seconds: float) -> list[Place]:
+    def _pause(self, now: float, seconds: float) -> None:
         self._line.pause(now + seconds)
-        return self._waiters.look(now)
+        self._waiters.look(now)
 
-    def _drain(self, now: float) -> list[Place]:
+    def _drain(self, now: float) -> None:
         self._bucket.drain(now)
-        return self._waiters.look(now)
+        self._waiters.look(now)
 
     def _statistics(self, now: float) -> LimiterStatistics:
         return LimiterStatistics(
@@ -452,9 +457,8 @@ class TokenBucket:
 
     def _come(self, place: Place) -> float | None:
         """The owner of a place is here: None if it goes, or the moment until which it waits for a wake-up."""
-        went, until, woken = self._alone(self._go, place)
-        self._wake(woken)
-        if went:
+        until = self._alone(self._go, place)
+        if until is None:
             if place.state is State.GONE and self._hooks:
                 emit(self._hooks, Waited(self.name, place.cost, place.waited))
             return None
@@ -462,41 +466,39 @@ class TokenBucket:
             raise self._ending(place)
         return until
 
-    def _go(self, now: float, place: Place) -> tuple[bool, float, list[Place]]:
+    def _go(self, now: float, place: Place) -> float | None:
         if place.state is State.NEW:
             if self._line.take(place.cost, now):
-                return True, now, []
+                return None
             self._waiters.enter(place)
             if not self._line.join(place, now):
-                return False, inf, []
+                return inf
         if self._line.go(place, now):
             self._waits += 1
             self._waited += place.waited
-            return True, now, self._waiters.depart(place, now)
-        woken = self._waiters.look(now, here=place)
+            self._waiters.depart(place, now)
+            return None
+        self._waiters.look(now, here=place)
         self._timeouts += place.state is State.EXPIRED
-        return False, self._waiters.until(place), woken
+        return self._waiters.until(place)
 
     def _leave(self, place: Place) -> None:
         """The owner of a place gives up."""
         try:
-            woken = self._alone(self._depart, place)
+            self._alone(self._depart, place)
         except BaseException:  # Ctrl-C, just now: it still has to go
-            self._wake(self._alone(self._depart, place))
+            self._alone(self._depart, place)
             raise
-        self._wake(woken)
 
-    def _depart(self, now: float, place: Place) -> list[Place]:
+    def _depart(self, now: float, place: Place) -> None:
         self._line.leave(place)
-        return self._waiters.depart(place, now)
+        self._waiters.depart(place, now)
 
     def _wake(self, places: list[Place]) -> None:
         """Wake the owners of places; one whose event loop is closed never comes, so it hands on at once."""
-        to_wake = deque(places)
-        while to_wake:
-            place = to_wake.popleft()
+        for place in places:
             if not place.owner.unpark():
-                to_wake += self._alone(self._depart, place)
+                self._alone(self._depart, place)
 
     def _refusal(self, cost: int) -> Exception:
         if cost.__class__ is not int or cost < 1:

@@ -12,7 +12,7 @@ from math import inf
 
 from attrs import define
 
-from batchkit._core.line import Line, Place
+from batchkit._core.line import Line, Place, State
 from batchkit._parking import ABSENT, Parker, SyncParker
 
 
@@ -34,12 +34,14 @@ class _Room:
 class Waiters:
     """The owners of the places of a line. Not safe for threads: its user sees to that.
 
-    What its methods return is to be woken when the decision is made.
+    Attributes:
+        to_wake: places whose owners are to be woken when the decision is made.
     """
 
-    __slots__ = ("_line", "_rooms")
+    __slots__ = ("_line", "_rooms", "to_wake")
 
     def __init__(self, line: Line) -> None:
+        self.to_wake: list[Place] = []
         self._line = line
         self._rooms: dict[Hashable, _Room] = {}
 
@@ -67,11 +69,10 @@ class Waiters:
             elif absent.keeper is place:
                 absent.keeper = next(iter(absent.places))
 
-    def depart(self, place: Place, now: float) -> list[Place]:
+    def depart(self, place: Place, now: float) -> None:
         """It waits no more; its room may need another keeper."""
         domain = place.owner.domain
         room = self._rooms.get(domain)
-        successors: list[Place] = []
         if room is not None and place in room.places:
             del room.places[place]
             if not room.places:
@@ -79,32 +80,35 @@ class Waiters:
             elif room.keeper is place:
                 room.keeper = next(reversed(room.places))
                 room.until = -inf  # it finds out itself, as soon as it is awake
-                successors.append(room.keeper)
-        return successors + self.look(now)
+                self.to_wake.append(room.keeper)
+        self.look(now)
 
-    def look(self, now: float, here: Place | None = None) -> list[Place]:
-        """Look at the line: who may go, and the keepers whose timers ring too late. The owner of `here` is
-        awake.
+    def look(self, now: float, here: Place | None = None) -> None:
+        """Look at the line: to be woken are those who may go, and the keepers whose timers ring too late. The
+        owner of `here` is awake.
         """
-        woken = self._line.look(now)
+        self.to_wake += self._line.look(now)
         moment = self._line.next_look(now)
         for room in self._rooms.values():
             if room.keeper is here:
                 room.until = moment
             elif moment < room.until:
                 room.until = -inf
-                woken.append(room.keeper)
-        return woken
+                self.to_wake.append(room.keeper)
 
     def recount(self) -> None:
-        """Line and rooms agree again, after an exception from outside (Ctrl-C) struck amid a change."""
+        """Line and rooms agree again, after an exception from outside (Ctrl-C) struck amid a change; and all
+        are woken who were to be.
+        """
         rooms = [room for room in self._rooms.values() if room.places]
         self._line.recount(place for room in rooms for place in room.places)
         self._rooms = {room.keeper.owner.domain: room for room in rooms}
         for room in rooms:
             room.keeper = next(reversed(room.places))
             room.until = -inf
-            room.keeper.owner.unpark()
+            for place in room.places:
+                if place is room.keeper or place.state is not State.WAITING:
+                    place.owner.unpark()
 
     def until(self, place: Place) -> float:
         """Until when a waiting place may sleep: the keeper of a room has its timer, the others have none."""
