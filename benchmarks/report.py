@@ -14,7 +14,18 @@ from typing import Any
 from benchmarks.figures import ratio, spread, table
 from benchmarks.frame import Role, Samples, Skipped, Suite, Unit, scaled
 
-MEASURED = ("batchkit-limits", "anyio", "trio", "aiolimiter", "token-bucket")
+MEASURED = (
+    "batchkit-limits",
+    "anyio",
+    "trio",
+    "aiolimiter",
+    "aiometer",
+    "asynciolimiter",
+    "limits",
+    "pyrate-limiter",
+    "throttled-py",
+    "token-bucket",
+)
 PER_SECOND: dict[Unit, float] = {"ns": 1e9, "us": 1e6, "ms in all": 1e3}
 
 

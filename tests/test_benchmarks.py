@@ -1,16 +1,23 @@
-"""The arithmetic behind the figures of `benchmarks`, and the turns of the cases. Nothing is timed here."""
+"""The arithmetic behind the figures of `benchmarks`, the turns of the cases, and that each suite runs.
+
+No test looks at a time. Peers that are not installed are left out by the suites themselves.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import trio
 
+from benchmarks.__main__ import main
 from benchmarks.figures import over_bound, overtaken, ratio, spread, table
 from benchmarks.frame import AsyncCase, Case, Role, Sample, SyncCase, run_suite
 from benchmarks.report import rows
+from benchmarks.suites import all_suites
 
 
 def test_ratio_is_taken_round_by_round_so_that_a_slow_round_does_not_count() -> None:
@@ -104,3 +111,14 @@ def test_async_cases_run_in_an_event_loop_of_their_backend(backend: str) -> None
     )
     ((_, samples),) = run_suite([case], rounds=2, seed=1)
     assert len(samples) == 2
+
+
+@pytest.mark.parametrize("suite", all_suites())
+def test_each_suite_runs_and_has_batchkit_in_each_group(suite: str, tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+
+    main(["--suite", suite, "--quick", "--rounds", "1", "--json", str(file)])
+
+    cases = json.loads(file.read_text(encoding="utf-8"))["suites"][suite]["cases"]
+    groups = {case["group"] for case in cases}
+    assert groups == {case["group"] for case in cases if case["role"] == "batchkit"}

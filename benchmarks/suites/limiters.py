@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import Any
 
 import anyio
 
@@ -25,8 +26,10 @@ from benchmarks.frame import (
     time_calls,
     time_run,
 )
+from benchmarks.peers import Peer, aiometer_runner, async_peers, sync_peers
 
 CALLS = 50_000
+FEWER_CALLS = 10_000  # of what takes longer
 
 # Permits a second, and at once. Every call finds one that came in again since the last call, ...
 REFILLED = (1e9, 1_000_000)
@@ -35,9 +38,12 @@ PART_USED = (1.0, 1_000_000_000)
 # No call but the first finds one.
 EMPTY = (1e-6, 1)
 
-WAITING_TASKS = 4_000
+WAITING_TASKS = 10_000
 WAITING_RATE = 20_000  # permits a second
 WAITING_BURST = 100
+
+
+Acquire = Callable[[], Awaitable[object]]
 
 
 class _Floor:
@@ -60,36 +66,37 @@ def _sync_case(
 
 
 def sync_cases() -> list[Case | Skipped]:
+    peers = sync_peers()
     return [
         _sync_case("granted", "empty method", "floor", lambda: _Floor().nothing),
         _sync_case("granted", "method that reads the clock", "floor", lambda: _Floor().read_clock),
         _sync_case("granted", "batchkit, refilled", "batchkit", lambda: TokenBucket(*REFILLED).try_acquire),
         _sync_case("granted", "batchkit, part used", "batchkit", lambda: TokenBucket(*PART_USED).try_acquire),
-        *_token_bucket("granted", *REFILLED),
+        *(_try_case("granted", peer, REFILLED) for peer in peers),
         _sync_case("refused", "empty method", "floor", lambda: _Floor().nothing),
-        _sync_case("refused", "batchkit", "batchkit", _emptied_try, CALLS // 5),
-        *_token_bucket("refused", *EMPTY),
+        _sync_case("refused", "batchkit", "batchkit", _emptied_try, FEWER_CALLS),
+        *(_try_case("refused", peer, EMPTY) for peer in peers if isinstance(peer, Peer)),
     ]
+
+
+def _try_case(group: str, peer: Peer | Skipped, quota: tuple[float, int]) -> Case | Skipped:
+    if isinstance(peer, Skipped):
+        return peer
+
+    def make() -> Callable[[], Any]:
+        call = peer.make(*quota)
+        call()
+        if peer.granted(call()) != (group == "granted"):
+            raise AssertionError(f"{peer.name} was to be {group}")
+        return call
+
+    return _sync_case(group, peer.name, "peer", make, FEWER_CALLS)
 
 
 def _emptied_try() -> Callable[[], object]:
     bucket = TokenBucket(*EMPTY)
     bucket.try_acquire()
     return bucket.try_acquire
-
-
-def _token_bucket(group: str, rate: float, burst: int) -> list[Case | Skipped]:
-    try:
-        import token_bucket
-    except ImportError as error:
-        return [Skipped("token-bucket", str(error))]
-
-    def make() -> Callable[[], object]:
-        limiter = token_bucket.Limiter(rate, burst, token_bucket.MemoryStorage())
-        limiter.consume("key")
-        return partial(limiter.consume, "key")
-
-    return [_sync_case(group, "token-bucket", "peer", make)]
 
 
 def async_cases() -> list[Case | Skipped]:
@@ -101,26 +108,42 @@ def async_cases() -> list[Case | Skipped]:
             _async_case(backend, "batchkit, refilled", "batchkit", lambda: TokenBucket(*REFILLED).acquire),
             _async_case(backend, "batchkit, part used", "batchkit", lambda: TokenBucket(*PART_USED).acquire),
         ]
-    return [*cases, *_aiolimiter_uncontended(), *missing]
+        cases.append(_runner_case(backend))
+    return [*cases, *map(_acquire_case, async_peers()), *missing]
 
 
 def _async_case(
-    backend: Backend, name: str, role: Role, make: Callable[[], Callable[[], Awaitable[object]]]
+    backend: Backend, name: str, role: Role, make: Callable[[], Acquire], operations: int = CALLS
 ) -> AsyncCase:
-    measure = time_awaits(make)
-    return AsyncCase(name=name, role=role, group=backend, backend=backend, operations=CALLS, measure=measure)
+    return AsyncCase(
+        name=name, role=role, group=backend, backend=backend, operations=operations, measure=time_awaits(make)
+    )
 
 
-def _aiolimiter_uncontended() -> list[Case | Skipped]:
-    try:
-        from aiolimiter import AsyncLimiter
-    except ImportError as error:
-        return [Skipped("aiolimiter", str(error))]
-    rate, burst = REFILLED
-    return [_async_case("asyncio", "aiolimiter", "peer", lambda: AsyncLimiter(burst, burst / rate).acquire)]
+def _acquire_case(peer: Peer | Skipped) -> Case | Skipped:
+    if isinstance(peer, Skipped):
+        return peer
+    return _async_case("asyncio", peer.name, "peer", lambda: peer.make(*REFILLED), FEWER_CALLS)
 
 
-Acquire = Callable[[], Awaitable[object]]
+def _runner_case(backend: Backend) -> Case | Skipped:
+    run = aiometer_runner()
+    if isinstance(run, Skipped):
+        return run
+
+    async def nothing(number: int) -> None:
+        pass
+
+    return AsyncCase(
+        name="aiometer, with the task it starts",
+        role="peer",
+        group=backend,
+        backend=backend,
+        operations=FEWER_CALLS,
+        measure=time_run(lambda items: partial(run, nothing, items, REFILLED[0]), lambda _: {}),
+    )
+
+
 Gone = list[tuple[int, float]]  # each task's number and the moment at which it went, in seconds
 
 
@@ -129,8 +152,37 @@ def waiting_cases() -> list[Case | Skipped]:
         _waiting_case("deque and one timer", "floor", lambda: _OneTimer(WAITING_RATE, WAITING_BURST).acquire),
         _ideal_case(),
         _waiting_case("batchkit", "batchkit", lambda: TokenBucket(WAITING_RATE, WAITING_BURST).acquire),
-        *_aiolimiter_waiting(),
+        *(_waiting_peer(peer) for peer in async_peers()),
+        _waiting_runner(),
     ]
+
+
+def _waiting_peer(peer: Peer | Skipped) -> Case | Skipped:
+    if isinstance(peer, Skipped):
+        return peer
+    if not peer.waits:
+        return Skipped(peer.name, "it has no way to wait")
+    return _waiting_case(peer.name, "peer", lambda: peer.make(WAITING_RATE, WAITING_BURST))
+
+
+def _waiting_runner() -> Case | Skipped:
+    run = aiometer_runner()
+    if isinstance(run, Skipped):
+        return run
+
+    async def start_each(tasks: int) -> Gone:
+        gone: Gone = []
+
+        async def go(number: int) -> None:
+            gone.append((number, time.monotonic()))
+
+        await run(go, tasks, WAITING_RATE)
+        return gone
+
+    measure = time_run(lambda tasks: partial(start_each, tasks), _judge_waiting)
+    return AsyncCase(
+        name="aiometer, no burst", role="peer", group="asyncio", operations=WAITING_TASKS, measure=measure
+    )
 
 
 def _waiting_case(name: str, role: Role, make: Callable[[], Acquire]) -> AsyncCase:
@@ -166,15 +218,6 @@ def _ideal_case() -> AsyncCase:
 
     measure = time_run(make, lambda _: {})
     return AsyncCase(name="ideal", role="floor", group="asyncio", operations=WAITING_TASKS, measure=measure)
-
-
-def _aiolimiter_waiting() -> list[Case | Skipped]:
-    try:
-        from aiolimiter import AsyncLimiter
-    except ImportError as error:
-        return [Skipped("aiolimiter", str(error))]
-    period = WAITING_BURST / WAITING_RATE  # its burst is what it lets go in a period
-    return [_waiting_case("aiolimiter", "peer", lambda: AsyncLimiter(WAITING_BURST, period).acquire)]
 
 
 class _OneTimer:
