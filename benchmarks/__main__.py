@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(suite: Suite, options: argparse.Namespace) -> dict[str, Any]:
     found = suite.cases()
     cases = [case for case in found if isinstance(case, Case)]
-    skipped = [case for case in found if isinstance(case, Skipped)]
+    skipped = list(dict.fromkeys(case for case in found if isinstance(case, Skipped)))
     scale = QUICK_SCALE if options.quick else 1.0
     rounds: int = options.rounds or (min(suite.rounds, QUICK_ROUNDS) if options.quick else suite.rounds)
     rows = report.rows(run_suite(cases, rounds=rounds, seed=options.seed, scale=scale), scale)

@@ -173,7 +173,7 @@ def time_calls(make: Callable[[], Callable[[], object]]) -> Callable[[int], Samp
 
     def measure(operations: int) -> Sample:
         call = make()
-        with _quiet():
+        with quiet():
             started = perf_counter()
             for _ in repeat(None, operations):
                 call()
@@ -187,7 +187,7 @@ def time_awaits(make: Callable[[], Callable[[], Awaitable[object]]]) -> Callable
 
     async def measure(operations: int) -> Sample:
         call = make()
-        with _quiet():
+        with quiet():
             started = perf_counter()
             for _ in repeat(None, operations):
                 await call()
@@ -209,7 +209,7 @@ def time_run(
 
     async def measure(operations: int) -> Sample:
         work = make(operations)
-        with _quiet():
+        with quiet():
             started = perf_counter()
             result = await work()
             seconds = perf_counter() - started
@@ -219,7 +219,7 @@ def time_run(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No garbage of an earlier case is collected in the time of this one."""
     gc.collect()
     gc.disable()

@@ -149,7 +149,7 @@ Gone = list[tuple[int, float]]  # each task's number and the moment at which it 
 
 def waiting_cases() -> list[Case | Skipped]:
     return [
-        _waiting_case("deque and one timer", "floor", lambda: _OneTimer(WAITING_RATE, WAITING_BURST).acquire),
+        _waiting_case("deque and one timer", "floor", lambda: OneTimer(WAITING_RATE, WAITING_BURST).acquire),
         _ideal_case(),
         _waiting_case("batchkit", "batchkit", lambda: TokenBucket(WAITING_RATE, WAITING_BURST).acquire),
         *(_waiting_peer(peer) for peer in async_peers()),
@@ -220,8 +220,11 @@ def _ideal_case() -> AsyncCase:
     return AsyncCase(name="ideal", role="floor", group="asyncio", operations=WAITING_TASKS, measure=measure)
 
 
-class _OneTimer:
-    """The least that a line of tasks needs: one event loop; no cancellation, timeout, cost or priority."""
+class OneTimer:
+    """The least that a line of tasks needs: one event loop; no timeout, cost or priority.
+
+    A waiter that is cancelled costs a permit.
+    """
 
     def __init__(self, rate: float, burst: int) -> None:
         self._interval = 1 / rate
@@ -248,7 +251,9 @@ class _OneTimer:
 
     def _serve(self) -> None:
         while self._line and self._take():
-            self._line.popleft().set_result(None)
+            place = self._line.popleft()
+            if not place.done():
+                place.set_result(None)
         if self._line:
             self._set_timer()
 
