@@ -1,4 +1,4 @@
-"""Run suites, print their tables, and write all figures to a file if asked."""
+"""Run suites, print their tables, and write all figures to a file or draw them, if asked."""
 
 from __future__ import annotations
 
@@ -23,9 +23,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     documents: dict[str, Any] = {}
     for name in options.suite or suites:
         documents[name] = _run(suites[name], options)
+    document = report.document(documents, seed=options.seed, quick=options.quick)
     if options.json is not None:
-        document = report.document(documents, seed=options.seed, quick=options.quick)
         options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    if options.plot is not None:
+        _plot(document, options.plot)
+
+
+def _plot(document: dict[str, Any], folder: Path) -> None:
+    from benchmarks.plots import draw  # matplotlib: only for those who want a plot
+
+    for written in draw(document, folder):
+        print(written)
 
 
 def _run(suite: Suite, options: argparse.Namespace) -> dict[str, Any]:
@@ -48,6 +57,7 @@ def _parser(suites: list[str]) -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="a tenth of the work, to see that it runs")
     parser.add_argument("--seed", type=int, default=1, help="of the order of the cases (default: 1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
+    parser.add_argument("--plot", type=Path, metavar="FOLDER", help="draw the figures as SVG there")
     return parser
 
 

@@ -122,3 +122,16 @@ def test_each_suite_runs_and_has_batchkit_in_each_group(suite: str, tmp_path: Pa
     cases = json.loads(file.read_text(encoding="utf-8"))["suites"][suite]["cases"]
     groups = {case["group"] for case in cases}
     assert groups == {case["group"] for case in cases if case["role"] == "batchkit"}
+
+
+def test_the_same_figures_make_the_same_images_and_suites_that_did_not_run_make_none(tmp_path: Path) -> None:
+    plots = pytest.importorskip("benchmarks.plots", exc_type=ImportError)  # it needs matplotlib
+    case = {"group": "asyncio", "name": "us", "role": "batchkit", "operations": 10, "median_ns": 1e6}
+    document = {"suites": {"limiters_waiting": {"cases": [{**case, "extras": {"overtaken tasks": 3.0}}]}}}
+
+    (first,) = plots.draw(document, tmp_path / "first")
+    (second,) = plots.draw(document, tmp_path / "second")
+
+    assert first.name == "limiters-waiting.svg"
+    assert first.read_bytes() == second.read_bytes()
+    assert "10 ms, overtaken tasks: 3" in first.read_text(encoding="utf-8")

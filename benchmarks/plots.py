@@ -1,0 +1,163 @@
+"""Figures of a run as SVG: `python -m benchmarks.plots figures.json docs/images`, from what `--json` wrote.
+
+The same figures make the same bytes. Each image has a background of its own: it is readable on light and on
+dark pages alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLOURS = {"floor": "#8c959f", "batchkit": "#0969da", "peer": "#d4a72c"}
+PAPER, INK, GRID = "#f6f8fa", "#24292f", "#d0d7de"
+STYLE: dict[Any, Any] = {
+    "axes.edgecolor": GRID,
+    "axes.facecolor": PAPER,
+    "axes.labelcolor": INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "figure.facecolor": PAPER,
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "svg.fonttype": "none",  # text stays text, for search and for screen readers
+    "svg.hashsalt": "batchkit",  # ids that do not change from run to run
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The bars of one group of a suite.
+
+    Attributes:
+        title: what the bars are.
+        suite, group: whose cases.
+        per: operations a bar is for: one, or, if None, all of a timing.
+    """
+
+    title: str
+    suite: str
+    group: str = "asyncio"
+    per: int | None = None
+
+    def cases(self, document: dict[str, Any]) -> list[dict[str, Any]]:
+        """Those of the group, as in the document; none if the suite did not run."""
+        suite = document["suites"].get(self.suite, {"cases": []})
+        return [case for case in suite["cases"] if case["group"] == self.group]
+
+    def values(self, cases: list[dict[str, Any]]) -> list[float]:
+        """Nanoseconds of one operation, or milliseconds of all."""
+        if self.per == 1:
+            return [case["median_ns"] for case in cases]
+        return [case["median_ns"] * case["operations"] / 1e6 for case in cases]
+
+
+IMAGES: dict[str, Sequence[Panel]] = {
+    "limiters-uncontended": [
+        Panel("A try that is granted", "limiters_sync", "granted", per=1),
+        Panel("A try that is refused", "limiters_sync", "refused", per=1),
+        Panel("An acquire that does not wait, on asyncio", "limiters_async", per=1),
+    ],
+    "limiters-waiting": [
+        Panel("Tasks that wait at a high rate: until all have gone", "limiters_waiting"),
+    ],
+    "limiters-trouble": [
+        Panel("After a stall of the event loop: time of the next 12 permits", "limiters_stalled"),
+        Panel("Waiters are cancelled: wait of the next caller", "limiters_cancelled", "while they wait"),
+        Panel(
+            "A waiter is cancelled in the tick of its grant: wait of the next",
+            "limiters_cancelled",
+            "in the tick of the grant",
+        ),
+        Panel("A call of high cost among calls of cost 1: its wait", "limiters_mixed"),
+        Panel("Eight busy tasks at a high rate: time of all permits at their pace", "limiters_use"),
+    ],
+}
+
+
+def draw(document: dict[str, Any], folder: Path) -> list[Path]:
+    """Write an image for each set of suites that ran.
+
+    Args:
+        document: of a run, see `report.document`.
+        folder: is made if need be.
+
+    Returns:
+        What was written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    return [
+        _image(document, panels, folder / f"{name}.svg")
+        for name, panels in IMAGES.items()
+        if all(panel.cases(document) for panel in panels)
+    ]
+
+
+def _image(document: dict[str, Any], panels: Sequence[Panel], file: Path) -> Path:
+    heights = [len(panel.cases(document)) + 2 for panel in panels]  # in bars; 2 for title and axis
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9, 0.28 * sum(heights)), layout="constrained")
+        axes = figure.subplots(len(panels), squeeze=False, height_ratios=heights)
+        for panel, each in zip(panels, axes[:, 0], strict=True):
+            _bars(each, panel, panel.cases(document))
+        figure.savefig(file, metadata={"Date": None, "Creator": None})
+    return file
+
+
+def _bars(axes: Axes, panel: Panel, cases: list[dict[str, Any]]) -> None:
+    values = panel.values(cases)
+    unit = "ns" if panel.per == 1 else "ms"
+    bars = axes.barh(
+        [case["name"] for case in cases], values, color=[COLOURS[case["role"]] for case in cases]
+    )
+    axes.bar_label(
+        bars, [_label(case, value, unit) for case, value in zip(cases, values, strict=True)], padding=4
+    )
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0)
+    _scale(axes, values, unit)
+    axes.set_title(panel.title)
+
+
+def _scale(axes: Axes, values: Sequence[float], unit: str) -> None:
+    """Bars take the left half, so that the longest has room for its label."""
+    low, high = min(values), max(values)
+    if high < 20 * low:
+        axes.set_xlim(0, 2 * high)
+        axes.set_xlabel(unit)
+        return
+    axes.set_xscale("log")
+    axes.set_xlim(low / 2, high * (high / low))
+    axes.set_xlabel(f"{unit}, each step ten times the one before")
+
+
+def _label(case: dict[str, Any], value: float, unit: str) -> str:
+    """The value, and of the other figures those that are not almost nothing."""
+    others = [f"{name}: {figure:,.0f}" for name, figure in case["extras"].items() if figure >= 0.5]
+    return ", ".join([f"{value:,.0f} {unit}", *others])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.plots", description=__doc__)
+    parser.add_argument("file", type=Path, help="what `python -m benchmarks --json` wrote")
+    parser.add_argument("folder", type=Path, help="for the images")
+    options = parser.parse_args(arguments)
+    for written in draw(json.loads(options.file.read_text(encoding="utf-8")), options.folder):
+        print(written)
+
+
+if __name__ == "__main__":
+    main()
