@@ -23,6 +23,7 @@ STYLE: dict[Any, Any] = {
     "axes.edgecolor": GRID,
     "axes.facecolor": PAPER,
     "axes.labelcolor": INK,
+    "axes.spines.bottom": False,
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlelocation": "left",
@@ -107,7 +108,7 @@ def draw(document: dict[str, Any], folder: Path) -> list[Path]:
 
 
 def _image(document: dict[str, Any], panels: Sequence[Panel], file: Path) -> Path:
-    heights = [len(panel.cases(document)) + 2 for panel in panels]  # in bars; 2 for title and axis
+    heights = [len(panel.cases(document)) + 1 for panel in panels]  # in bars; 1 for the title
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9, 0.28 * sum(heights)), layout="constrained")
         axes = figure.subplots(len(panels), squeeze=False, height_ratios=heights)
@@ -128,20 +129,19 @@ def _bars(axes: Axes, panel: Panel, cases: list[dict[str, Any]]) -> None:
     )
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
-    _scale(axes, values, unit)
-    axes.set_title(panel.title)
+    axes.xaxis.set_visible(False)  # each bar has its number
+    scale = _scale(axes, min(values), max(values))
+    axes.set_title(f"{panel.title} ({scale})")
 
 
-def _scale(axes: Axes, values: Sequence[float], unit: str) -> None:
-    """Bars take the left half, so that the longest has room for its label."""
-    low, high = min(values), max(values)
-    if high < 20 * low:
-        axes.set_xlim(0, 2 * high)
-        axes.set_xlabel(unit)
-        return
+def _scale(axes: Axes, low: float, high: float) -> str:
+    """Let bars take somewhat less than the left half, so that the longest has room for its label."""
+    if high < 10 * low:
+        axes.set_xlim(0, 2.3 * high)
+        return "linear scale"
     axes.set_xscale("log")
-    axes.set_xlim(low / 2, high * (high / low))
-    axes.set_xlabel(f"{unit}, each step ten times the one before")
+    axes.set_xlim(low / 2, high * (2 * high / low) ** 1.3)
+    return "logarithmic scale"
 
 
 def _label(case: dict[str, Any], value: float, unit: str) -> str:
