@@ -79,7 +79,8 @@ def steady_bound(rate: float) -> float:
 def _steps(rate: float, burst: float, retry_after: RetryAfter, workers: int = 20) -> Scenario:
     def read(record: Record) -> Figures:
         return {
-            "steady": refused_share(record, DOWN - 60.0, DOWN) / 2 + refused_share(record, END - 60.0, END) / 2,
+            "steady": refused_share(record, DOWN - 60.0, DOWN) / 2
+            + refused_share(record, END - 60.0, END) / 2,
             "settled": settled(record, DOWN, rate / 4),
             "back": back(record, UP, rate),
         }

@@ -18,17 +18,18 @@ Theory
 `Cubic` remembers the rate at which it was refused, its ceiling w, and draws the cubic of CUBIC (RFC 9438,
 section 4.2) on a logarithmic scale: t seconds after a cut the rate is `w * exp(gain * (t - K)**3)`, where K
 is such that it starts at the rate after the cut. So it climbs fast while far below the ceiling, hardly at
-all near it, and ever faster beyond it, where a quota that came back has to be found. Before the first
-refusal no ceiling is known, and the rate doubles about once a second.
+all near it, and ever faster beyond it, where a quota that came back has to be found. Where no ceiling is
+known, before the first refusal and from a quarter above the last ceiling on, the rate doubles once a second.
 
-A time of fixed length means little at 1 call a minute: below 10 permits/s the unit of time is not the
-second but the time that 10 permits take, at most 30 s.
+A time of fixed length means little at 1 call a minute: below 5 permits/s the unit of time is not the
+second but the time that 5 permits take, at most 30 s.
 
 The state is a few plain numbers and changes in `feed` only.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from enum import Enum
 from math import exp, inf, isfinite, log
 from typing import Final, Protocol
@@ -39,11 +40,13 @@ _NOTABLE: Final = 0.01  # a smaller change of the rate is not worth a lock and a
 _LONG: Final = 5.0  # seconds of Retry-After from which on everybody pauses
 _AGAIN: Final = 3  # cuts in a row, with nothing accepted between, after which a short one counts as long
 _HEADROOM: Final = 1.6  # times the accepted rate: what has been tried supports no more
-_CALLS: Final = 10.0  # permits that a unit of time has to span
+_CALLS: Final = 5.0  # permits that a unit of time has to span
+_LATELY: Final = 10.0  # calls of which the refused share is the mean
 _LONGEST_UNIT: Final = 30.0  # seconds
 _DOUBLING: Final = log(2.0)  # a unit of time, before a ceiling is known
 _FAR: Final = 100.0  # e to that is beyond any rate, and no overflow
 _SAME: Final = 0.12  # ceilings that differ by less, relatively, are the same one met again
+_GONE: Final = 1.25  # times the ceiling: who gets that far knows that the ceiling is no more
 _LEAST: Final = 4.0  # the gain is never less than this part of what it was
 
 
@@ -104,7 +107,7 @@ class Controller(Protocol):
         ...
 
 
-class _Bounded:
+class _Bounded(ABC):
     """A rate within its bounds, when the last cut was, and when everybody pauses."""
 
     def __init__(self, rate: float, min_rate: float, max_rate: float, max_pause: float) -> None:
@@ -137,13 +140,13 @@ class _Bounded:
             self._cuts = 0
         return self._move_to(self._grow(sample, elapsed))
 
+    @abstractmethod
     def _grow(self, sample: Sample, elapsed: float) -> float:
         """The rate after a call that went well, `elapsed` seconds after the answer before."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _cut(self, sample: Sample) -> float:
         """The rate after a refusal that is news."""
-        raise NotImplementedError
 
     def _elapsed(self, now: float) -> float:
         """Seconds since the last answer; answers that come out of order count as at once."""
@@ -241,7 +244,7 @@ class Cubic(_Bounded):
         rate: permits a second at the start; a careful guess, it grows from there.
         min_rate: never below it.
         max_rate: never above it.
-        gain: how fast it climbs, per cubic unit of time (a second, or what 10 permits take if that is longer).
+        gain: how fast it climbs, per cubic unit of time (a second, or what 5 permits take if that is longer).
         decrease: the gentlest cut leaves this part of the ceiling, above 0 and below 1; the more calls are
             refused, the deeper it is.
         max_pause: the longest pause for which a `Retry-After` is heeded, in seconds.
@@ -272,7 +275,6 @@ class Cubic(_Bounded):
         self._climbed = 0.0  # units of time since the cut in which the limiter was what limits
         self._accepted = self._rate  # permits/s lately
         self._share = 0.0  # of the calls lately that were refused
-        self._passed = 0  # permits accepted since the cut
 
     def _grow(self, sample: Sample, elapsed: float) -> float:
         self._note(elapsed, sample.cost, refused=0.0)
@@ -284,6 +286,8 @@ class Cubic(_Bounded):
         if rate > supported:  # wait there, on the curve and with the rate
             return max(self._rate, supported)
         self._climbed = climbed
+        if self._ceiling and rate > _GONE * self._ceiling:  # look for the new one as at the start
+            self._ceiling, self._start, self._climbed = 0.0, rate, 0.0
         return rate
 
     def _refused(self, sample: Sample, elapsed: float) -> Adjustment | None:
@@ -291,20 +295,17 @@ class Cubic(_Bounded):
         return super()._refused(sample, elapsed)
 
     def _cut(self, sample: Sample) -> float:
-        ceiling = self._met(sample.now)
+        ceiling = self._met()
         again = abs(ceiling - self._ceiling) <= _SAME * self._ceiling
         self._gain = max(self._gain / 2, self._most_gain / _LEAST) if again else self._most_gain
         rate = self._within(ceiling * max(0.5, min(self._decrease, 1.0 - self._share)))
         self._ceiling = max(ceiling, rate)
         self._foot = (log(self._ceiling / rate) / self._gain) ** (1 / 3)
         self._climbed = 0.0
-        self._passed = 0
         return rate
 
-    def _met(self, now: float) -> float:
+    def _met(self) -> float:
         """The rate that the server allows, by what it accepted."""
-        if not self._passed:
-            return self._rate
         return max(self._rate / 2, min(self._rate, self._accepted))
 
     def _curve(self, climbed: float) -> float:
@@ -316,13 +317,12 @@ class Cubic(_Bounded):
     @property
     def _unit(self) -> float:
         """The unit of time, in seconds."""
-        return min(max(1.0, _CALLS / (self._ceiling or self._rate)), _LONGEST_UNIT)
+        return min(max(1.0, _CALLS / self._rate), _LONGEST_UNIT)
 
     def _note(self, elapsed: float, accepted: int, refused: float) -> None:
         """Keep the accepted rate of the last unit of time, and the refused share of the last few calls."""
         self._accepted = self._accepted * exp(-elapsed / self._unit) + accepted / self._unit
-        self._share += (refused - self._share) / _CALLS
-        self._passed += accepted
+        self._share += (refused - self._share) / _LATELY
 
 
 def _check(name: str, value: float, above: float, below: float) -> None:

@@ -1,0 +1,60 @@
+"""The simulation: it can be repeated, its server keeps its quota, and our controller is worth having."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.simulation.__main__ import main
+from benchmarks.simulation.scenarios import Scenario, scenarios
+from benchmarks.simulation.server import Schedule, Server, step
+
+STEP, *_ = scenarios(quick=True)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_one_another() -> None:
+    assert STEP.figures("batchkit", 1) == STEP.figures("batchkit", 1)
+    assert STEP.figures("batchkit", 1) != STEP.figures("batchkit", 2)
+
+
+@pytest.mark.parametrize("strategy", ["back-off", "batchkit"])
+def test_the_server_never_admits_more_than_its_quota(strategy: str) -> None:
+    record = STEP.run(strategy, 1)
+    first = record.admitted[0]
+    for number, moment in enumerate(record.admitted, start=1):
+        came_in = STEP.schedule.permits(first, moment)
+        assert number <= came_in + STEP.burst * STEP.schedule.rate(first) + 1e-6
+
+
+def test_a_quota_that_steps_comes_in_by_its_area() -> None:
+    schedule = step(20.0, 5.0, down=10.0, up=20.0)
+    assert [schedule.rate(moment) for moment in (0.0, 9.9, 10.0, 19.9, 20.0, 99.0)] == [20, 20, 5, 5, 20, 20]
+    assert schedule.permits(9.0, 21.0) == pytest.approx(20 + 50 + 20)
+    assert Schedule(((0.0, 10.0), (10.0, 20.0))).permits(0.0, 10.0) == pytest.approx(150)
+
+
+def test_the_server_says_when_to_come_again() -> None:
+    server = Server(step(2.0, 1.0, down=10.0, up=20.0), 0.5, "exact")
+    assert server.admit(0.0)
+    assert not server.admit(0.1)
+    assert server.advice(0.1) == pytest.approx(0.4)
+
+
+def refused(scenario: Scenario, strategy: str) -> int:
+    return len(scenario.run(strategy, 1).refused)
+
+
+def test_ours_is_refused_far_less_than_back_off_alone() -> None:
+    assert refused(STEP, "batchkit") * 20 < refused(STEP, "back-off")
+
+
+def test_it_prints_and_writes_the_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "figures.json"
+    main(["--quick", "--seeds", "1", "--json", str(file)])
+    printed = capsys.readouterr().out
+    assert "Targets of batchkit, 1 seed" in printed
+    written: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    assert written
