@@ -13,7 +13,8 @@ from benchmarks.simulation.limiter import SharedLimiter
 
 
 class Strategy(Protocol):
-    limiter: SharedLimiter | None  # None: every call goes at once
+    @property
+    def limiter(self) -> SharedLimiter | None: ...  # None: every call goes at once
 
     def feed(self, sample: Sample) -> None: ...
 

@@ -174,7 +174,7 @@ def reason(adjustment: Adjustment | None) -> str:
 def test_wrong_numbers_are_refused(kind: Kind, name: str, wrong: float) -> None:
     numbers = {"rate": 10.0, "min_rate": 1.0, "max_rate": 100.0, "max_pause": 60.0} | {name: wrong}
     with pytest.raises(ValueError, match=name):
-        {"AIMD": AIMD, "Cubic": Cubic}[kind](numbers.pop("rate"), **numbers)
+        (AIMD if kind == "AIMD" else Cubic)(numbers.pop("rate"), **numbers)
 
 
 @pytest.mark.parametrize("kind", KINDS)
