@@ -225,6 +225,14 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def simulation(session: nox.Session) -> None:
+    """Try rate controllers against a quota that they do not know; `-- --help` tells what can be set."""
+    python = sync(session, "bench")
+    with contextlib.chdir(session.invoked_from):
+        session.run(python, "-m", "benchmarks.simulation", *session.posargs, env=OUR_FOLDERS, log=False)
+
+
+@nox.session(python=False)
 def lock(session: nox.Session) -> None:
     """Check that `uv.lock` fits `pyproject.toml`."""
     session.run(UV, "lock", "--check", *session.posargs)

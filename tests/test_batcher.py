@@ -217,4 +217,4 @@ def test_sizes_and_waits_that_are_none(loader: Loader, wrong: Any) -> None:
 
 def test_a_loader_that_is_not_async() -> None:
     with pytest.raises(TypeError, match="no async function"):
-        Batcher(dict.fromkeys)  # type: ignore[arg-type]
+        Batcher(dict.fromkeys)  # type: ignore[arg-type]  # the wrong type is the point

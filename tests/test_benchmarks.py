@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from benchmarks import plots
 from benchmarks.__main__ import main
 from benchmarks.figures import over_bound, overtaken, ratio, spread, table
 from benchmarks.frame import AsyncCase, Case, Role, Sample, SyncCase, run_suite
@@ -125,7 +126,6 @@ def test_each_suite_runs_and_has_batchkit_in_each_group(suite: str, tmp_path: Pa
 
 
 def test_the_same_figures_make_the_same_images_and_suites_that_did_not_run_make_none(tmp_path: Path) -> None:
-    plots = pytest.importorskip("benchmarks.plots", exc_type=ImportError)  # it needs matplotlib
     case = {"group": "asyncio", "name": "us", "role": "batchkit", "operations": 10, "median_ns": 1e6}
     document = {"suites": {"limiters_waiting": {"cases": [{**case, "extras": {"overtaken tasks": 3.0}}]}}}
 

@@ -418,7 +418,7 @@ class TestErrors:
 
     def test_a_function_that_is_not_async(self) -> None:
         with pytest.raises(TypeError, match="no async function"):
-            BatchedExecutor(len)  # type: ignore[arg-type]
+            BatchedExecutor(len)  # type: ignore[arg-type]  # the wrong type is the point
 
     async def test_async_functions_of_other_kinds(self, work: Work, clock: ManualClock) -> None:
         class Callable:

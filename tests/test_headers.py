@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchkit.headers import RateLimit, duration, rate_limits, retry_after
+from batchkit.headers import RateLimit, rate_limits, retry_after
 
 MIDNIGHT = 784080000.0  # Sun, 06 Nov 1994 00:00:00 GMT
 DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
@@ -103,7 +103,8 @@ def test_retry_after_as_a_date(date: str) -> None:
     ],
 )
 def test_durations(text: str, seconds: float | None) -> None:
-    assert duration(text) == seconds
+    headers = {"x-ratelimit-remaining-tokens": "1", "x-ratelimit-reset-tokens": text}
+    assert rate_limits(headers) == (RateLimit("tokens", None, 1, seconds),)
 
 
 def test_openai() -> None:
@@ -135,6 +136,10 @@ def test_openai() -> None:
                 "ratelimit": '"day"; r=0; t=9',
             },
             (RateLimit("day", 1000, 0, 9.0, 86400.0), RateLimit("second", 10, None, None, 1.0)),
+        ),
+        (
+            {"RateLimit": '"a;r=9, b" ; pk="x,;r=7" ; r=5, c;r=6'},
+            (RateLimit("a;r=9, b", None, 5), RateLimit("c", None, 6)),
         ),
         ({"RateLimit": "garbage, =;;"}, ()),
         ({"RateLimit": '"default";r=-1'}, ()),
@@ -169,6 +174,7 @@ def test_ietf_draft(headers: dict[str, str], expected: tuple[RateLimit, ...]) ->
             None,
             RateLimit("", 100, 5, None, 60.0),
         ),
+        ({"RateLimit": "limit=100, remaining=50, reset=5"}, None, RateLimit("", 100, 50, 5.0)),
         ({"RateLimit-Limit": "many", "RateLimit-Remaining": "3"}, None, RateLimit("", None, 3)),
     ],
 )

@@ -48,6 +48,9 @@ class Log:
         self.clock = clock
         self.gone: list[tuple[str, float]] = []
 
+    def has(self, gone: int) -> bool:
+        return len(self.gone) == gone
+
     async def acquire(
         self,
         name: str,
@@ -520,7 +523,7 @@ class TestThreads:
             eventually(lambda: bucket.statistics().waiting == 3)
             for turn in (1, 2, 3):
                 clock.advance(0.5)
-                eventually(lambda turn=turn: len(log.gone) == turn)  # type: ignore[misc]
+                eventually(partial(log.has, turn))
         assert [moment for _, moment in log.gone] == [0.5, 1.0, 1.5]
 
     async def test_threads_and_a_loop_share_one_line(
@@ -572,10 +575,14 @@ class TestThreads:
         log = Log(bucket, clock)
         with threads(*(partial(log.acquire_sync, "t") for _ in range(200))):
             eventually(lambda: bucket.statistics().granted + bucket.statistics().waiting == 200)
+
+            def more_than(granted: int) -> bool:
+                return bucket.statistics().granted > granted
+
             while bucket.statistics().granted < 200:
                 granted = bucket.statistics().granted
                 clock.advance(0.5)
-                eventually(lambda granted=granted: bucket.statistics().granted > granted)  # type: ignore[misc]
+                eventually(partial(more_than, granted))
         moments = [moment for _, moment in log.gone]
         assert len(moments) == 200
         assert max(moments) == 99.0
@@ -640,7 +647,7 @@ class TestThreads:
     def test_a_closed_loop_holds_up_nobody(self, bucket: TokenBucket, clock: ManualClock, log: Log) -> None:
         loop = asyncio.new_event_loop()
         lost = loop.create_task(log.acquire("lost"))
-        loop.run_until_complete(asyncio.sleep(0))
+        loop.run_until_complete(asyncio.sleep(0))  # one round, in which the task joins the line
         assert bucket.statistics().waiting == 1
         with threads(partial(log.acquire_sync, "t")):
             eventually(lambda: bucket.statistics().waiting == 2)
@@ -784,7 +791,7 @@ class TestReserve:
         with pytest.raises(InvalidCost):
             bucket.reserve(0)
         with pytest.raises(ValueError, match="a priority"):
-            bucket.reserve(priority=nan)  # type: ignore[arg-type]
+            bucket.reserve(priority=nan)  # type: ignore[arg-type]  # the wrong type is the point
 
 
 def anyio_clock() -> float:

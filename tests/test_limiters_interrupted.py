@@ -120,6 +120,10 @@ def test_after_ctrl_c_at_any_moment_the_limiter_works_on(
     assert strike > 3
 
 
+def both_wait(bucket: TokenBucket) -> bool:
+    return bucket.statistics().waiting == 2
+
+
 def test_after_ctrl_c_in_one_thread_those_who_wait_in_others_go() -> None:
     strike, struck = 0, True
     while struck:
@@ -128,7 +132,7 @@ def test_after_ctrl_c_in_one_thread_those_who_wait_in_others_go() -> None:
         bucket = TokenBucket(rate=2, burst=3, clock=clock)
         bucket.try_acquire(3)
         with threads(bucket.acquire_sync, bucket.acquire_sync):
-            eventually(lambda bucket=bucket: bucket.statistics().waiting == 2)  # type: ignore[misc]
+            eventually(partial(both_wait, bucket))
             struck = CtrlC(strike).strikes(partial(bucket.change, rate=1000))
 
             def all_gone(bucket: TokenBucket = bucket, clock: ManualClock = clock) -> bool:

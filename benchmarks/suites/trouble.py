@@ -31,6 +31,7 @@ AT_ONCE = 0.02  # seconds; less than half the time between two permits
 
 CANCELLED = 20  # waiters; with --quick two
 CANCEL_RATE = 5
+ATTEMPTS = 5  # at a cancel in the tick of a grant
 
 COST = 50  # of the dear call; with --quick 5
 COST_RATE, COST_BURST = 100, 50
@@ -170,6 +171,14 @@ async def _cancelled(make: Make, waiters: int) -> Sample:
 
 async def _cancelled_in_the_tick(make: Make, _: int) -> Sample:
     """The first of two waiters is cancelled when its grant is made, but before it runs."""
+    for _ in range(ATTEMPTS):
+        if (seconds := await _cancel_in_the_tick(make)) is not None:
+            return Sample(seconds)
+    raise AssertionError("the first waiter always goes before it is cancelled")
+
+
+async def _cancel_in_the_tick(make: Make) -> float | None:
+    """Seconds that the second waited; None if the first went, say because the machine was held up."""
     acquire = make(CANCEL_RATE, 1)
     await acquire()
     started = time.monotonic()
@@ -180,9 +189,7 @@ async def _cancelled_in_the_tick(make: Make, _: int) -> Sample:
     await asyncio.sleep(0)  # we run again before the task that the timer woke
     first.cancel()
     await asyncio.wait([first, second])
-    if not first.cancelled():
-        raise AssertionError("the first waiter went before it was cancelled")
-    return Sample(time.monotonic() - started)
+    return time.monotonic() - started if first.cancelled() else None
 
 
 def mixed_cases() -> list[Case | Skipped]:
@@ -253,7 +260,7 @@ async def _use(make: Make, permits: int) -> Sample:
 
 def _seconds_at(permits: int, used: int) -> float:
     """What all permits take when so many are used in the time that the rate allows for all."""
-    return permits / BUSY_RATE * permits / used
+    return permits / BUSY_RATE * permits / max(1, used)
 
 
 async def _await(acquire: Callable[[], Awaitable[object]]) -> None:

@@ -34,13 +34,14 @@ _UNITS: Final = {
     "µs": 1e-6,
     "ns": 1e-9,
 }
-_EPOCH: Final = (
-    1e8  # a reset above it is no number of seconds, but a date: 3 years ahead, or after March 1973
-)
+_EPOCH: Final = 1e8  # seconds: three years from now, or March 1973; no server means either
+_STRING: Final = r'"(?:[^"\\]|\\.)*"'
 _ITEM: Final = re.compile(
-    r'\s*("(?:[^"\\]|\\.)*"|[A-Za-z*][^\s;,"]*)((?:\s*;\s*[a-z*][a-z0-9_.*-]*(?:=[^;,"]*|="[^"]*")?)*)\s*'
+    rf'\s*({_STRING}|[A-Za-z*][^\s;,"]*)((?:\s*;\s*[a-z*][a-z0-9_.*-]*(?:={_STRING}|=[^;,"]*)?)*)\s*'
 )
-_PARAMETER: Final = re.compile(r";\s*([a-z*][a-z0-9_.*-]*)=\s*([0-9.]+)")
+_PARAMETER: Final = re.compile(rf";\s*([a-z*][a-z0-9_.*-]*)=({_STRING}|[^;]*)")
+_NAMED: Final = re.compile(r"(?:x-)?ratelimit-(limit|remaining|reset)(?:-([a-z0-9-]{1,40}))?")
+_TOLD: Final = re.compile(r"(limit|remaining|reset)\s*=\s*([0-9.]+)")
 
 
 @frozen
@@ -99,7 +100,7 @@ def rate_limits(headers: Mapping[str, str], *, now: float | None = None) -> tupl
     return (*_of_draft(found), *_of_three_headers(found, since))
 
 
-def duration(text: str) -> float | None:
+def _duration(text: str) -> float | None:
     """Seconds of a duration such as `6m0s`, `250ms` or `1.5`; None if it is none."""
     text = text.strip()[:_LONGEST]
     if (seconds := _number(text)) is not None:
@@ -126,7 +127,7 @@ def _of_draft(found: Mapping[str, str]) -> list[RateLimit]:
 
 
 def _items(value: str) -> list[tuple[str, dict[str, str]]]:
-    """The items of a structured list (RFC 9651), each with its parameters that are numbers."""
+    """The items of a structured list (RFC 9651), each with its parameters."""
     items: list[tuple[str, dict[str, str]]] = []
     position, value = 0, value[:_LONGEST]
     while match := _ITEM.match(value, position):
@@ -138,11 +139,10 @@ def _items(value: str) -> list[tuple[str, dict[str, str]]]:
     return items
 
 
-_NAMED: Final = re.compile(r"(?:x-)?ratelimit-(limit|remaining|reset)(?:-([a-z0-9-]{1,40}))?")
-
-
 def _of_three_headers(found: Mapping[str, str], since: float | None) -> list[RateLimit]:
-    told: dict[str, dict[str, str]] = {}
+    """`X-RateLimit-Limit` and its like, and an older draft's `RateLimit: limit=100, remaining=50, reset=5`."""
+    one = dict(_TOLD.findall(found.get("ratelimit", "")))
+    told: dict[str, dict[str, str]] = {"": one} if one else {}
     for header, value in found.items():
         if match := _NAMED.fullmatch(header):
             told.setdefault(match[2] or "", {})[match[1]] = value
@@ -153,7 +153,7 @@ def _of_three_headers(found: Mapping[str, str], since: float | None) -> list[Rat
 def _of_three(name: str, values: Mapping[str, str], since: float | None) -> RateLimit:
     quota, _, policy = values.get("limit", "").partition(",")  # the older drafts: `100, 100;w=60`
     window = dict(_PARAMETER.findall(";" + policy.partition(";")[2])).get("w", "")
-    reset = duration(values.get("reset", ""))
+    reset = _duration(values.get("reset", ""))
     if reset is not None and reset > _EPOCH:
         reset = None if since is None else max(0.0, reset - since)
     return RateLimit(name, _whole(quota), _whole(values.get("remaining")), reset, _number(window))

@@ -80,6 +80,13 @@ def test_wrong_answers_of_a_loader(answer: object, words: str) -> None:
         values_by_key(answer, ["a", "b"])
 
 
+def test_a_result_waits_for_those_before_it() -> None:
+    in_order: InOrder[str] = InOrder()
+    assert in_order.put(1, "b") == []
+    assert in_order.put(0, "a") == ["a", "b"]
+    assert in_order.put(2, "c") == ["c"]
+
+
 @given(st.permutations(range(20)))
 def test_results_come_out_in_the_order_of_their_items(finished: list[int]) -> None:
     in_order: InOrder[int] = InOrder()

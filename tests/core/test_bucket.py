@@ -105,6 +105,13 @@ def test_rows(rate: float, burst: int, rows: list[Row]) -> None:
                 bucket.drain(now)
 
 
+def test_a_moment_that_rounding_would_put_too_early_is_not_promised() -> None:
+    bucket = Bucket(0.1, 7, 0.1)
+    assert bucket.take(7, 0.1)
+    assert not bucket.holds(7, 0.1 + 7 / 0.1)
+    assert bucket.due(7, 0.1) == nextafter(0.1 + 7 / 0.1, inf)
+
+
 def test_it_counts_what_was_granted_less_what_was_given_back() -> None:
     bucket = Bucket(rate=2, burst=5, now=0)
     assert bucket.take(4, 0)

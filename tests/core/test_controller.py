@@ -65,6 +65,14 @@ def test_aimd_adds_a_twentieth_of_the_first_rate_unless_told() -> None:
     assert controller.rate == 42
 
 
+def test_aimd_saves_nothing_up_while_the_limiter_does_not_limit() -> None:
+    controller = AIMD(10, min_rate=1, max_rate=100, increase=1)
+    for second in range(9):
+        assert controller.feed(Sample(WELL, second, second + 0.5, limiting=False)) is None
+    controller.feed(Sample(WELL, 9, 9.5))
+    assert controller.rate == 11
+
+
 def test_cubic_doubles_each_second_until_it_is_refused() -> None:
     controller = Cubic(10, min_rate=1, max_rate=1000)
     now = accept(controller, 1.0, 0.0)

@@ -70,6 +70,10 @@ def test_first_come_first_served(score: Score) -> None:
     assert score.look(1.5) == "c"
 
 
+def test_nobody_has_to_look_while_nobody_waits(score: Score) -> None:
+    assert score.line.next_look(0.0) == inf
+
+
 def test_who_comes_when_it_is_its_turn_goes_without_being_woken(score: Score) -> None:
     score.join("a", 0.0)
     score.join("b", 0.0)

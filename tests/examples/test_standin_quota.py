@@ -123,7 +123,7 @@ def test_counts_by_answer_and_what_was_answered_twice() -> None:
     figures = summary(ledger.entries)
     expected = {"ok": 3, "malformed": 1, "aborted": 1, "refused": 1, "errors": 1, "under_way": 1}
     assert figures["calls"] == 8
-    assert {name: figures[name] for name in expected} == expected  # type: ignore[literal-required]
+    assert expected.items() <= figures.items()
     assert figures["repeated"] == 2
     later = summary(ledger.entries, since=3)
     assert (later["calls"], later["repeated"], later["since"], later["next"]) == (5, 0, 3, 8)
