@@ -140,7 +140,7 @@ def _items(value: str) -> list[tuple[str, dict[str, str]]]:
 
 
 def _of_three_headers(found: Mapping[str, str], since: float | None) -> list[RateLimit]:
-    """`X-RateLimit-Limit` and its like, and an older draft's `RateLimit: limit=100, remaining=50, reset=5`."""
+    """`X-RateLimit-Limit` and its like, and an older draft's `RateLimit: limit=9, remaining=5, reset=2`."""
     one = dict(_TOLD.findall(found.get("ratelimit", "")))
     told: dict[str, dict[str, str]] = {"": one} if one else {}
     for header, value in found.items():

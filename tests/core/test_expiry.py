@@ -45,9 +45,12 @@ def test_what_is_asked_for_again_outlives_what_is_seen_once() -> None:
 def test_what_was_asked_for_very_often_leaves_too_once_nobody_asks_any_more() -> None:
     store = Store(10)
     store.put("once hot", 1, inf, 0.0)
+    store.find("once hot", 0.0)
+    for key in range(10):  # so that it moves to the main queue
+        store.put(key, key, inf, 0.0)
     for _ in range(1000):
-        store.find("once hot", 0.0)
-    for key in range(100):  # each is asked for again, so that all of them stay for a while
+        assert store.find("once hot", 0.0) is not None
+    for key in range(100, 200):  # each is asked for again, so that the main queue has to make room
         store.put(key, key, inf, 0.0)
         store.find(key, 0.0)
     assert value(store, "once hot") is None
