@@ -14,6 +14,17 @@ from benchmarks.simulation.server import Schedule, Server, step
 from benchmarks.simulation.strategies import STRATEGIES
 
 STEP, *_ = scenarios(quick=True)
+STEADY = {"use", "steady", "settled", "back"}
+MET = {  # by each of seeds 0 to 9; the 429s of the whole first run are not: 1.03 %, 1.09 % at worst
+    "step, C 20, burst 1 s, Retry-After none": STEADY,
+    "step, C 20, burst 0.1 s, Retry-After none": STEADY | {"share"},
+    "step, C 100, burst 1 s, Retry-After none": STEADY | {"share"},
+    "step, C 100, burst 0.1 s, Retry-After none": STEADY | {"share"},
+    "cold start from 10, C 100, burst 1 s": {"use, 20 s"},
+    "cold start from 10, C 100, burst 0.1 s": {"use, 20 s"},
+    "known quota, C 20, burst 1 s": {"429s", "use"},
+    "known quota, C 100, burst 0.1 s": {"429s", "use"},
+}
 
 
 def test_the_same_seed_gives_the_same_run_and_another_one_another() -> None:
@@ -49,14 +60,24 @@ def refused(scenario: Scenario, strategy: str) -> int:
     return len(scenario.run(strategy, 1).refused)
 
 
-def test_ours_is_refused_far_less_than_back_off_alone() -> None:
-    assert refused(STEP, "batchkit") * 20 < refused(STEP, "back-off")
+def test_ours_is_refused_97_percent_less_than_back_off_alone() -> None:
+    assert refused(STEP, "batchkit") <= 0.03 * refused(STEP, "back-off")
 
 
-def test_it_prints_and_writes_the_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "scenario", [each for each in scenarios() if each.name in MET], ids=lambda each: each.name
+)
+def test_what_the_documentation_claims_is_met(scenario: Scenario) -> None:
+    figures = scenario.figures("batchkit", 1)
+    assert {name for name in MET[scenario.name] if not scenario.targets[name].met(figures[name])} == set()
+
+
+def test_it_prints_draws_and_writes_the_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "figures.json"
-    main(["--quick", "--seeds", "1", "--json", str(file)])
+    main(["--quick", "--seeds", "1", "--json", str(file), "--plot", str(tmp_path)])
     printed = capsys.readouterr().out
+    for image, words in (("steps", "use of the quota"), ("rate", "the hidden quota")):
+        assert words in (tmp_path / f"simulation-{image}.svg").read_text(encoding="utf-8")
     assert "Targets of batchkit, 1 seed" in printed
     written: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
     cases = {(result["scenario"], result["strategy"]) for result in written}

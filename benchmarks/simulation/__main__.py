@@ -8,24 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from attrs import asdict, frozen
+from attrs import asdict
 
 from benchmarks.figures import table
-from benchmarks.simulation.scenarios import Figures, Scenario, Target, scenarios
+from benchmarks.simulation.result import Result
+from benchmarks.simulation.scenarios import Scenario, Target, scenarios
 from benchmarks.simulation.strategies import STRATEGIES
 
 OURS, PLAIN = "batchkit", "back-off"
 COUNTS = {"429s"}
 SECONDS = {"settled", "back"}
-
-
-@frozen
-class Result:
-    """The figures of one strategy in one scenario, a dict for each seed."""
-
-    scenario: str
-    strategy: str
-    figures: list[Figures]
 
 
 def measure(scenario: Scenario, strategies: Sequence[str], seeds: int) -> list[Result]:
@@ -53,7 +45,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         everything += results
     print(f"\nTargets of {OURS}, {seeds} seeds\n")
     print(table(["scenario", "figure", "target", "mean", "worst", "met"], verdicts))
-    print(f"\n{sum(row[-1] == 'yes' for row in verdicts)} of {len(verdicts)} targets met by every seed")
+    met = [row[-1] for row in verdicts]
+    print(
+        f"\nOf {len(met)} targets {met.count('yes')} are met by every seed, "
+        f"{met.count('on average')} more by the mean of the seeds"
+    )
+    if options.plot is not None:
+        from benchmarks.simulation.plots import draw  # matplotlib is slow to import, and optional
+
+        for written in draw(everything, options.plot):
+            print(written)
     if options.json is not None:
         document = [asdict(result) for result in everything]
         options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
@@ -71,14 +72,14 @@ def _figures(results: list[Result]) -> str:
 def _verdict(scenario: str, name: str, target: Target, ours: Result) -> list[str]:
     values = [run[name] for run in ours.figures]
     worst = max(values) if target.most is not None else min(values)
-    met = all(target.met(value) for value in values)
+    met = "yes" if target.met(worst) else "on average" if target.met(fmean(values)) else "NO"
     return [
         scenario,
         name,
         f"{'<=' if target.most is not None else '>='} {shown(name, target.bound)}",
         shown(name, fmean(values)),
         shown(name, worst),
-        "yes" if met else "NO",
+        met,
     ]
 
 
@@ -93,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="a part of the scenarios, with fewer seeds")
     parser.add_argument("--seeds", type=int, help="runs of each scenario and strategy (default: 3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
+    parser.add_argument("--plot", type=Path, metavar="FOLDER", help="draw the steps as SVG there")
     return parser
 
 

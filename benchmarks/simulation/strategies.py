@@ -9,7 +9,7 @@ from typing import Protocol
 from attrs import define
 
 from batchkit._core.controller import AIMD, Controller, Cubic, Sample, Verdict
-from benchmarks.simulation.limiter import SharedLimiter
+from benchmarks.simulation.limiter import PlainBucket, SharedLimiter
 
 
 class Strategy(Protocol):
@@ -62,7 +62,7 @@ class ClientSideCubic:
     """
 
     def __init__(self) -> None:
-        self._shared = SharedLimiter(0.5)
+        self._shared = SharedLimiter(0.5, PlainBucket(0.5))
         self.limiter: SharedLimiter | None = None
         self._ceiling = 0.0
         self._cut_at = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import inf, isfinite, nan
 from typing import Literal
 
@@ -24,9 +25,9 @@ def make(kind: Kind, rate: float = 10.0, *, min_rate: float = 1.0, max_rate: flo
 
 
 def accept(controller: Controller, seconds: float, start: float, *, limiting: bool = True) -> float:
-    """Calls at the controller's rate that go well; the moment after the last."""
+    """Calls at the controller's rate that go well, at least one; the moment of the last answer."""
     now = start
-    while now < start + seconds:
+    while now == start or now < start + seconds:
         now += 1 / controller.rate
         controller.feed(Sample(WELL, now - 0.1, now, limiting=limiting))
     return now
@@ -81,52 +82,108 @@ def test_cubic_doubles_each_second_until_it_is_refused() -> None:
     assert 33 < controller.rate < 42
 
 
-def refused_at(rate: float) -> tuple[Cubic, float]:
-    controller = Cubic(rate, min_rate=0.01, max_rate=10_000)
-    now = accept(controller, 3.0, 0.0, limiting=False)
+def refused(controller: Controller, now: float) -> float:
+    """A call sent at `now` is refused; the moment of its answer."""
     controller.feed(Sample(THROTTLED, now, now + 0.1))
-    return controller, now + 0.1
+    return now + 0.1
 
 
-def test_cubic_climbs_back_to_its_ceiling_slows_there_and_finds_a_higher_one() -> None:
+def refused_at(rate: float) -> tuple[Cubic, float]:
+    """One with a ceiling at `rate`, where it was refused twice, and the moment of the last cut."""
+    controller = Cubic(rate, min_rate=0.01, max_rate=10_000)
+    now = refused(controller, accept(controller, 20.0, 0.0, limiting=False))
+    while controller.rate < rate:
+        now = accept(controller, 0.0, now)
+    return controller, refused(controller, now)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "least", "most"),  # after the cut; of the ceiling
+    [
+        pytest.param(0.0, 0.84, 0.86, id="a cut to 0.85"),
+        pytest.param(1.0, 0.91, 0.96, id="fast at first"),
+        pytest.param(3.5, 0.98, 1.0, id="slower near the ceiling"),
+        pytest.param(5.5, 0.99, 1.01, id="where it waits"),
+        pytest.param(7.5, 1.01, 1.10, id="then a look beyond"),
+        pytest.param(12.5, 3.0, 5.0, id="ever faster: the quota may have come back"),
+    ],
+)
+def test_cubic_climbs_to_its_ceiling_waits_there_and_looks_for_a_higher_one(
+    seconds: float, least: float, most: float
+) -> None:
     controller, now = refused_at(100)
-    ceiling = controller.rate / 0.85  # what was accepted in the last second
-    assert 85 < ceiling < 100
-    now = accept(controller, 3.0, now)
-    assert 0.97 * ceiling < controller.rate < 1.01 * ceiling
-    now = accept(controller, 2.0, now)
-    assert controller.rate < 1.05 * ceiling
-    accept(controller, 9.0, now)
-    assert controller.rate > 2.5 * ceiling
+    ceiling = controller.rate / 0.85
+    assert 90 < ceiling < 100
+    accept(controller, seconds, now)
+    assert least <= controller.rate / ceiling <= most
 
 
-def test_cubic_climbs_more_carefully_where_it_met_the_same_ceiling_twice() -> None:
-    once, now = refused_at(100)
-    twice, _ = refused_at(100)
-    accept(once, 12.0, now)
-    later = accept(twice, 3.0, now)
-    twice.feed(Sample(THROTTLED, later, later + 0.1))
-    accept(twice, 12.0, later + 0.1)
-    assert twice.rate < once.rate / 1.2
-
-
-def test_cubic_cuts_deeper_when_most_calls_are_refused() -> None:
+def test_cubic_waits_longer_at_a_ceiling_each_time_that_it_is_met_again() -> None:
+    """A second longer, up to 3 s: the moments at which it is 10 % beyond the ceiling."""
     controller, now = refused_at(100)
-    for call in range(1, 11):
-        controller.feed(Sample(THROTTLED, 0.0, now + call / 100))  # old ones, which cut nothing
+    looked: list[float] = []
+    for _ in range(4):
+        cut, ceiling = now, controller.rate / 0.85
+        while controller.rate < 1.1 * ceiling:
+            now = accept(controller, 0.0, now)
+        looked.append(now - cut)
+        now = refused(controller, now)
+    steps = [later - earlier for earlier, later in pairwise(looked)]
+    assert steps == pytest.approx([1.0, 1.0, 0.0], abs=0.15)
+
+
+def test_cubic_waits_no_longer_at_a_ceiling_that_is_gone() -> None:
+    controller, now = refused_at(100)
+    patient, later = refused_at(100)
+    for _ in range(3):
+        later = refused(patient, accept(patient, 8.0, later))
+    while controller.rate < 250:
+        now = accept(controller, 0.0, now)
+    while patient.rate < 250:
+        later = accept(patient, 0.0, later)
+    moments = (refused(controller, now), refused(patient, later))
+    for each, moment in zip((controller, patient), moments, strict=True):
+        assert each.rate > 0.5 * 250  # what was accepted lately is less, but may be of a slow climb
+        accept(each, 8.0, moment)
+    assert patient.rate == pytest.approx(controller.rate, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("accepted", "least", "most"),  # calls in the 0.2 s after a cut to 80/s; what is left of that
+    [
+        pytest.param(20, 1.0, 1.0, id="all: a refusal by chance cuts no further"),
+        pytest.param(12, 0.62, 0.72, id="60/s: to what the server allows now"),
+        pytest.param(0, 0.56, 0.57, id="none: that may be chance, too"),
+    ],
+)
+def test_a_second_refusal_soon_after_a_cut_goes_by_what_was_accepted_since(
+    accepted: int, least: float, most: float
+) -> None:
+    controller, now = refused_at(100)
     before = controller.rate
-    controller.feed(Sample(THROTTLED, now + 0.1, now + 0.2))
-    assert controller.rate == pytest.approx(before / 2, rel=0.05)
+    assert 78 < before < 82
+    for call in range(accepted):
+        controller.feed(Sample(WELL, now, now + 0.2 * (call + 1) / accepted, limiting=False))
+    refused(controller, now + 0.1)
+    assert least <= controller.rate / before <= most
 
 
 def test_cubic_takes_the_time_of_some_calls_as_its_unit_where_calls_are_rare() -> None:
-    """A call each 2 s: 5 of them are a unit of 10 s, so it takes half a minute to what takes 100/s 3 s."""
+    """A call each 2 s: 4 of them are a unit of 8 s, so it takes half a minute to what takes 100/s 3.5 s."""
     controller, now = refused_at(0.5)
     ceiling = controller.rate / 0.85
     now = accept(controller, 8.0, now)
-    assert controller.rate < 0.96 * ceiling
+    assert controller.rate < 0.97 * ceiling
     accept(controller, 22.0, now)
     assert 0.97 * ceiling < controller.rate < 1.01 * ceiling
+
+
+def test_cubic_grows_no_further_than_what_is_accepted_supports() -> None:
+    """Its doubling would be at 640/s after 6 s; but only 10 calls a second come."""
+    controller = Cubic(10, min_rate=1, max_rate=1000)
+    for call in range(60):
+        controller.feed(Sample(WELL, call / 10, call / 10))
+    assert 20 < controller.rate < 24
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,7 +5,7 @@ Rules
 1. Only a refusal (429) says that the rate was too high. A call that failed otherwise says nothing.
 2. A cut is judged by the calls that were sent after it. A 429 of a call sent before the last cut is old
    news: a hundred calls in flight are one cut, not a hundred.
-3. The rate grows only while the limiter is what holds the calls back, and not beyond 1.6 x the rate that
+3. The rate grows only while the limiter is what holds the calls back, and not beyond twice the rate that
    was accepted lately: a rate that nobody used was not tried.
 4. Growth is relative: 2/s and 2,000/s climb in the same number of steps.
 5. A short `Retry-After` delays the call that heard it (its caller sees to that). A long one, or one that
@@ -15,14 +15,25 @@ Theory
 ------
 `AIMD` is the classic: add a little each second, cut by a part at each refusal (Chiu and Jain, 1989).
 
-`Cubic` remembers the rate at which it was refused, its ceiling w, and draws the cubic of CUBIC (RFC 9438,
-section 4.2) on a logarithmic scale: t seconds after a cut the rate is `w * exp(gain * (t - K)**3)`, where K
-is such that it starts at the rate after the cut. So it climbs fast while far below the ceiling, hardly at
-all near it, and ever faster beyond it, where a quota that came back has to be found. Where no ceiling is
-known, before the first refusal and from a quarter above the last ceiling on, the rate doubles once a second.
+`Cubic` remembers the rate that the server has shown to allow, its ceiling w, and draws the cubic of CUBIC
+(RFC 9438, section 4.2) on a logarithmic scale: t seconds after a cut the rate is
+`w * exp(gain * (t - K)**3)`, where K is such that it starts at the rate after the cut. So it climbs fast
+while far below the ceiling, hardly at all near it, and ever faster beyond it, where a quota that came back
+has to be found. Before the first refusal, when no ceiling is known, it doubles once a second.
 
-A time of fixed length means little at 1 call a minute: below 5 permits/s the unit of time is not the
-second but the time that 5 permits take, at most 30 s.
+Each look beyond the ceiling costs a 429 if nothing has changed. So the curve waits at the ceiling before it
+goes on, a second longer each time that it was refused near the ceiling, up to 3 s: by then the next look is
+about 10 s after the last.
+
+How much a server allows is read from what it accepted since the last cut, the last 5 s of that weighing most.
+A server that holds a burst in store accepts more for a while, but after a refusal its store is empty: what
+it accepts from then on is what it allows. That is why a second refusal soon after a cut goes to the rate that
+is left of a quota that dropped, and why a lone one, with almost everything accepted, cuts no further. A
+refusal far beyond the ceiling, and the first of all, says that the ceiling is somewhere below: the cut goes
+to what was accepted lately, and the refused rate itself is the ceiling until it is refused again.
+
+A time of fixed length means little at 1 call a minute: below 4 permits/s the unit of time is not the
+second but the time that 4 permits take, at most 30 s.
 
 The state is a few plain numbers and changes in `feed` only.
 """
@@ -39,15 +50,17 @@ from attrs import frozen
 _NOTABLE: Final = 0.01  # a smaller change of the rate is not worth a lock and an event
 _LONG: Final = 5.0  # seconds of Retry-After from which on everybody pauses
 _AGAIN: Final = 3  # cuts in a row, with nothing accepted between, after which a short one counts as long
-_HEADROOM: Final = 1.6  # times the accepted rate: what has been tried supports no more
-_CALLS: Final = 5.0  # permits that a unit of time has to span
-_LATELY: Final = 10.0  # calls of which the refused share is the mean
+_HEADROOM: Final = 2.0  # times the accepted rate: what has been tried supports no more
+_CALLS: Final = 4.0  # permits that a unit of time has to span
 _LONGEST_UNIT: Final = 30.0  # seconds
+_LATELY: Final = 5.0  # units of time over which the accepted rate is the mean
+_TRUST: Final = 0.06  # units of time of calls accepted at the new rate, taken for granted after a cut
+_FLOOR: Final = 0.66  # of the rate: so much was accepted at least; so few calls may look worse by chance
 _DOUBLING: Final = log(2.0)  # a unit of time, before a ceiling is known
 _FAR: Final = 100.0  # e to that is beyond any rate, and no overflow
-_SAME: Final = 0.12  # ceilings that differ by less, relatively, are the same one met again
-_GONE: Final = 1.25  # times the ceiling: who gets that far knows that the ceiling is no more
-_LEAST: Final = 4.0  # the gain is never less than this part of what it was
+_GONE: Final = 2.0  # times the ceiling: who gets that far knows that the ceiling is no more
+_LONGER: Final = 1.0  # units of time by which the wait at a ceiling grows when it is met again
+_LONGEST_WAIT: Final = 3.0  # units of time; more, and a quota that came back is found too late
 
 
 class Verdict(Enum):
@@ -95,7 +108,7 @@ class Adjustment:
 
 
 class Controller(Protocol):
-    """Decides on the rate. Called under the limiter's lock, so it takes no lock and does not wait."""
+    """Decides on the rate. Called for one sample after the other, so it needs no lock; it does not wait."""
 
     @property
     def rate(self) -> float:
@@ -244,9 +257,8 @@ class Cubic(_Bounded):
         rate: permits a second at the start; a careful guess, it grows from there.
         min_rate: never below it.
         max_rate: never above it.
-        gain: how fast it climbs, per cubic unit of time (a second, or what 5 permits take if that is longer).
-        decrease: the gentlest cut leaves this part of the ceiling, above 0 and below 1; the more calls are
-            refused, the deeper it is.
+        gain: how fast it climbs, per cubic unit of time (a second, or what 4 permits take if that is longer).
+        decrease: a cut leaves this part of the rate that was accepted, above 0 and below 1.
         max_pause: the longest pause for which a `Retry-After` is heeded, in seconds.
 
     Raises:
@@ -259,7 +271,7 @@ class Cubic(_Bounded):
         *,
         min_rate: float,
         max_rate: float,
-        gain: float = 0.005,
+        gain: float = 0.003,
         decrease: float = 0.85,
         max_pause: float = 300.0,
     ) -> None:
@@ -267,17 +279,17 @@ class Cubic(_Bounded):
         _check("gain", gain, 0.0, inf)
         _check("decrease", decrease, 0.0, 1.0)
         self._start = self._rate
-        self._most_gain = gain
+        self._gain = gain
         self._decrease = decrease
-        self._gain = gain  # halved where the same ceiling was met again
-        self._ceiling = 0.0  # permits/s that it was refused at; 0.0 before the first time
+        self._ceiling = 0.0  # permits/s that the server is thought to allow; 0.0 before the first refusal
         self._foot = 0.0  # units of time from the cut to the ceiling
+        self._wait = 0.0  # units of time at the ceiling
         self._climbed = 0.0  # units of time since the cut in which the limiter was what limits
-        self._accepted = self._rate  # permits/s lately
-        self._share = 0.0  # of the calls lately that were refused
+        self._span = _TRUST * self._unit  # seconds, of late, in which
+        self._taken = self._span * self._rate  # so many permits were accepted
 
     def _grow(self, sample: Sample, elapsed: float) -> float:
-        self._note(elapsed, sample.cost, refused=0.0)
+        self._note(elapsed, sample.cost)
         if not sample.limiting:
             return self._rate
         climbed = self._climbed + elapsed / self._unit
@@ -286,43 +298,50 @@ class Cubic(_Bounded):
         if rate > supported:  # wait there, on the curve and with the rate
             return max(self._rate, supported)
         self._climbed = climbed
-        if self._ceiling and rate > _GONE * self._ceiling:  # look for the new one as at the start
-            self._ceiling, self._start, self._climbed = 0.0, rate, 0.0
         return rate
 
     def _refused(self, sample: Sample, elapsed: float) -> Adjustment | None:
-        self._note(elapsed, 0, refused=1.0)
+        self._note(elapsed, 0)
         return super()._refused(sample, elapsed)
 
     def _cut(self, sample: Sample) -> float:
-        ceiling = self._met()
-        again = abs(ceiling - self._ceiling) <= _SAME * self._ceiling
-        self._gain = max(self._gain / 2, self._most_gain / _LEAST) if again else self._most_gain
-        rate = self._within(ceiling * max(0.5, min(self._decrease, 1.0 - self._share)))
+        accepted = min(max(_FLOOR * self._rate, self._accepted), max(self._rate, self._ceiling))
+        if self._rate > _GONE * self._ceiling:
+            ceiling, self._wait = self._rate, 0.0
+        else:
+            ceiling, self._wait = accepted, min(self._wait + _LONGER, _LONGEST_WAIT)
+        rate = self._within(min(self._rate, self._decrease * accepted))
         self._ceiling = max(ceiling, rate)
         self._foot = (log(self._ceiling / rate) / self._gain) ** (1 / 3)
         self._climbed = 0.0
+        self._span = _TRUST * self._unit  # what is accepted counts from here
+        self._taken = self._span * rate
         return rate
-
-    def _met(self) -> float:
-        """The rate that the server allows, by what it accepted."""
-        return max(self._rate / 2, min(self._rate, self._accepted))
 
     def _curve(self, climbed: float) -> float:
         """The rate after so many units of time of climbing."""
         if not self._ceiling:
             return self._start * exp(min(_DOUBLING * climbed, _FAR))
-        return self._ceiling * exp(min(self._gain * (climbed - self._foot) ** 3, _FAR))
+        beyond = climbed - self._foot
+        if beyond > 0.0:
+            beyond = max(0.0, beyond - self._wait)
+        return self._ceiling * exp(min(self._gain * beyond**3, _FAR))
 
     @property
     def _unit(self) -> float:
         """The unit of time, in seconds."""
         return min(max(1.0, _CALLS / self._rate), _LONGEST_UNIT)
 
-    def _note(self, elapsed: float, accepted: int, refused: float) -> None:
-        """Keep the accepted rate of the last unit of time, and the refused share of the last few calls."""
-        self._accepted = self._accepted * exp(-elapsed / self._unit) + accepted / self._unit
-        self._share += (refused - self._share) / _LATELY
+    @property
+    def _accepted(self) -> float:
+        """Permits a second since the last cut, the last few units of time weighing most."""
+        return self._taken / self._span
+
+    def _note(self, elapsed: float, accepted: int) -> None:
+        lately = _LATELY * self._unit
+        fading = exp(-elapsed / lately)
+        self._taken = self._taken * fading + accepted
+        self._span = self._span * fading + lately * (1.0 - fading)
 
 
 def _check(name: str, value: float, above: float, below: float) -> None:
