@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from batchkit.testing import ManualClock, RecordingHook
+from tests.helpers import History
 
 
 @pytest.fixture(params=["asyncio", "trio"])
@@ -20,3 +23,11 @@ def clock() -> ManualClock:
 @pytest.fixture
 def hook() -> RecordingHook:
     return RecordingHook()
+
+
+@pytest.fixture
+def history(clock: ManualClock) -> Iterator[History]:
+    """What limiters let go; when the test is over, every window of it is looked at."""
+    history = History(clock)
+    yield history
+    history.check()

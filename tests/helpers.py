@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+
+from batchkit import AllOf, TokenBucket
+from batchkit.testing import ManualClock
 
 DEADLINE = 20.0  # seconds after which a test that waits for something real gives up
 
@@ -40,6 +43,30 @@ def threads(*works: Callable[[], object]) -> Iterator[None]:
         assert not thread.is_alive(), "a thread hangs"
     if errors:
         raise errors[0]
+
+
+class History:
+    """What limiters let go, and when: no window of it may see more than `rate * T + burst` permits."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self._clock = clock
+        self._gone: dict[TokenBucket, list[float]] = {}
+        self._sizes: dict[TokenBucket, tuple[float, int]] = {}
+
+    def note(self, limiter: TokenBucket | AllOf, cost: int | Mapping[str, int] = 1) -> None:
+        """A call of that cost goes now."""
+        members = limiter.limiters if isinstance(limiter, AllOf) else {"": limiter}
+        for name, member in members.items():
+            if isinstance(member, TokenBucket):
+                permits = cost.get(name, 1) if isinstance(cost, Mapping) else cost
+                self._gone.setdefault(member, []).extend([self._clock.now()] * permits)
+                self._sizes.setdefault(member, (member.rate, member.burst))
+
+    def check(self) -> None:
+        """Look at every window of every bucket whose rate was not changed."""
+        for bucket, moments in self._gone.items():
+            if (bucket.rate, bucket.burst) == self._sizes[bucket]:
+                assert worst_excess(moments, bucket.rate, bucket.burst) <= 0, f"{bucket} let too much go"
 
 
 def worst_excess(times: Sequence[float], rate: float, burst: int) -> Fraction:

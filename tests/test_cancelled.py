@@ -11,7 +11,16 @@ from typing import Any
 import anyio
 import pytest
 
-from batchkit import BatchedExecutor, Batcher, TokenBucket, TTLCache
+from batchkit import (
+    AdaptiveLimiter,
+    BatchedExecutor,
+    Batcher,
+    ConcurrencyLimiter,
+    TokenBucket,
+    TTLCache,
+    all_of,
+    limited,
+)
 from batchkit.testing import ManualClock, settle
 
 pytestmark = pytest.mark.anyio
@@ -55,7 +64,7 @@ async def strike_at_each_await(attempt: Callable[[Striker], Awaitable[None]]) ->
             return
 
 
-@pytest.mark.parametrize("way", ["acquire", "permit", "with", "reservation"])
+@pytest.mark.parametrize("way", ["acquire", "permit", "with", "reservation", "adaptive"])
 async def test_waiting_for_a_limiter(way: str) -> None:
     async def acquire(bucket: TokenBucket) -> None:
         match way:
@@ -66,6 +75,9 @@ async def test_waiting_for_a_limiter(way: str) -> None:
                     pass
             case "with":
                 async with bucket:
+                    pass
+            case "adaptive":
+                async with AdaptiveLimiter(bucket, min_rate=1, max_rate=2).permit(2):
                     pass
             case _:
                 with bucket.reserve(2) as reservation:
@@ -98,6 +110,91 @@ async def test_waiting_for_a_limiter(way: str) -> None:
         assert statistics.waiting == 0
         clock.advance(10)
         assert bucket.try_acquire(2)
+
+    await strike_at_each_await(attempt)
+
+
+@pytest.mark.parametrize("way", ["acquire", "permit", "with", "limited", "adaptive", "key"])
+async def test_waiting_for_several_limits(way: str) -> None:
+    async def attempt(striker: Striker) -> None:
+        clock = ManualClock()
+        bucket = TokenBucket(rate=1, burst=2, clock=clock)
+        slots = ConcurrencyLimiter(1, clock=clock)
+        adaptive = AdaptiveLimiter(bucket, min_rate=1, max_rate=1.5)
+        if way == "key":
+            bucket, slots = bucket.for_key("a/b"), slots.for_key("a/b")
+        both = all_of(rate=adaptive if way == "adaptive" else bucket, slots=slots)
+        both.try_acquire({"rate": 2})
+        gone: list[float] = []
+
+        async def call() -> None:
+            match way:
+                case "acquire":
+                    await both.acquire(timeout=100)
+                    both.release()
+                case "with":
+                    async with both:
+                        await clock.sleep(0.25)
+                case "limited":
+                    await limited(both)(clock.sleep)(0.25)
+                case _:
+                    async with both.permit() as permit:
+                        permit.hear(429)
+                        await clock.sleep(0.25)
+
+        async def another() -> None:
+            async with both:
+                gone.append(clock.now())
+
+        async with anyio.create_task_group() as tasks:
+            await clock.run_for(0.5)
+            tasks.start_soon(striker.run, call())
+            await settle()
+            tasks.start_soon(another)
+            await clock.run_for(0.25)
+            both.release()  # the first one is over; it took the slot
+            await clock.run_for(10)
+        first = bucket.statistics().granted == 4  # it went before it was struck, if it was at all
+        assert first or striker.left <= 0
+        assert gone == [2.0 if first else 1.0]
+        assert slots.statistics().granted == bucket.statistics().granted - 1
+        assert slots.statistics().available == 1
+        assert bucket.statistics().waiting == slots.statistics().waiting == 0
+
+    await strike_at_each_await(attempt)
+
+
+@pytest.mark.parametrize("way", ["acquire", "permit"])
+async def test_waiting_for_a_slot(way: str) -> None:
+    async def attempt(striker: Striker) -> None:
+        clock = ManualClock()
+        slots = ConcurrencyLimiter(2, clock=clock)
+        slots.try_acquire(2)
+        gone: list[float] = []
+
+        async def call() -> None:
+            if way == "acquire":
+                await slots.acquire(2)
+                slots.release(2)
+            else:
+                async with slots.permit(2):
+                    await clock.sleep(1)
+
+        async def another() -> None:
+            async with slots:
+                gone.append(clock.now())
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(striker.run, call())
+            await settle()
+            tasks.start_soon(another)
+            await clock.run_for(1)
+            slots.release(2)
+            await clock.run_for(5)
+        assert len(gone) == 1
+        assert gone[0] in ((1.0, 2.0) if way == "permit" else (1.0,))
+        assert slots.statistics().available == 2
+        assert slots.statistics().waiting == 0
 
     await strike_at_each_await(attempt)
 

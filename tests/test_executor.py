@@ -13,6 +13,7 @@ import anyio
 import pytest
 
 from batchkit import (
+    AdaptiveLimiter,
     BatchedExecutor,
     BatchFailed,
     BatchSplit,
@@ -26,6 +27,7 @@ from batchkit import (
     TokenBucket,
     batched,
 )
+from batchkit.controllers import AIMD
 from batchkit.testing import ManualClock, RecordingHook, settle
 
 pytestmark = pytest.mark.anyio
@@ -121,6 +123,28 @@ async def test_the_quota_is_kept_and_named(work: Work, clock: ManualClock) -> No
     assert [start for start, _ in work.starts] == [0, 1, 2, 3, 4]
     assert report.limited_by == "quota"
     assert "raise the limiter's rate" in report.advice
+
+
+@pytest.mark.parametrize("raises", [False, True])
+async def test_an_adaptive_limiter_hears_what_a_call_returns_or_raises(
+    raises: bool, clock: ManualClock
+) -> None:
+    class Answer(Exception):
+        status_code = 429
+
+    async def call(item: int) -> Any:
+        if item == 429:
+            return item  # a number is no status code
+        if raises:
+            raise Answer
+        return Answer()
+
+    limiter = AdaptiveLimiter(TokenBucket(8, 8, clock=clock), controller=AIMD(8, min_rate=1, max_rate=8))
+    executor = BatchedExecutor(call, concurrency=1, limiter=limiter, clock=clock)
+    await executor.run([429])
+    assert limiter.rate == 8
+    await executor.run([1])
+    assert limiter.rate == 4
 
 
 async def test_a_cost_that_could_never_be_granted_is_the_items_error(work: Work, clock: ManualClock) -> None:

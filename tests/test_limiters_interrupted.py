@@ -1,4 +1,4 @@
-"""`TokenBucket` struck by Ctrl-C, by a fork, and by the end of the interpreter."""
+"""Limiters struck by Ctrl-C, by a fork, and by the end of the interpreter."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import batchkit
-from batchkit import AcquireTimeout, TokenBucket
+from batchkit import AcquireTimeout, AdaptiveLimiter, ConcurrencyLimiter, TokenBucket, all_of
 from batchkit._parking import SyncParker, ThreadParker
 from batchkit.testing import ManualClock
 from tests.helpers import eventually, threads
@@ -29,21 +29,29 @@ HOUSE = str(Path(batchkit.__file__).parent)
 class CtrlC:
     """Raises KeyboardInterrupt inside batchkit at the n-th place where CPython looks for signals: at the
     start of a function, after a call, and at the end of a loop.
+
+    Args:
+        strike: n.
+        harsh: strike also where a Python function returns to another one. CPython does not look there today.
     """
 
-    def __init__(self, strike: int) -> None:
+    def __init__(self, strike: int, *, harsh: bool = True) -> None:
         self.left = strike
+        self.harsh = harsh
         self.struck = False
         self.before: dict[FrameType, str] = {}
 
     def trace(self, frame: FrameType, event: str, _: object) -> Any:
+        if event == "call" and not self.harsh and frame.f_back and frame.f_code.co_name != "__init__":
+            self.before[frame.f_back] = "a function that returns without a look"
         if not frame.f_code.co_filename.startswith(HOUSE):
             return None
         frame.f_trace_opcodes = True
         if event == "opcode":
             before = self.before.get(frame, "RESUME")
             self.before[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
-            if before.startswith(("RESUME", "CALL", "JUMP_BACKWARD")):
+            closes = frame.f_lineno is None or frame.f_lineno < 0  # a generator: nobody hears what it raises
+            if before.startswith(("RESUME", "CALL", "JUMP_BACKWARD")) and not closes:
                 self.look_for_signals()
         return self.trace
 
@@ -120,6 +128,70 @@ def test_after_ctrl_c_at_any_moment_the_limiter_works_on(
     assert strike > 3
 
 
+class Several:
+    """Two buckets and a slot, alone and as a group, on one clock; `taken` of each are gone."""
+
+    def __init__(self, taken: int) -> None:
+        self.clock = HurriedClock()
+        self.one = TokenBucket(rate=2, burst=3, clock=self.clock)
+        self.two = TokenBucket(rate=1, burst=3, clock=self.clock)
+        self.slots = ConcurrencyLimiter(2, clock=self.clock)
+        self.both = all_of(one=self.one, two=self.two)
+        self.all = all_of(one=self.one, slots=self.slots)
+        if taken:
+            self.both.try_acquire(taken)
+
+    def adaptive(self) -> None:
+        limiter = AdaptiveLimiter(self.two, min_rate=0.5, max_rate=2)
+        with all_of(one=self.one, two=limiter).permit() as permit:
+            permit.hear(429)
+        self.two.change(rate=1)
+
+    def settled(self) -> None:
+        with self.both.permit() as permit:
+            permit.settle(one=2, two=2)
+
+
+@pytest.mark.parametrize(
+    ("taken", "call"),
+    [
+        pytest.param(0, lambda limits: limits.both.try_acquire(), id="a try that goes"),
+        pytest.param(3, lambda limits: limits.both.try_acquire(), id="a try that is refused"),
+        pytest.param(0, lambda limits: limits.both.acquire_sync(), id="an acquire that goes"),
+        pytest.param(3, lambda limits: limits.both.acquire_sync(), id="an acquire that waits"),
+        pytest.param(3, lambda limits: limits.both.acquire_sync(timeout=0.7), id="one that times out"),
+        pytest.param(0, Several.settled, id="a true cost"),
+        pytest.param(0, Several.adaptive, id="one that learns"),
+        pytest.param(0, lambda limits: limits.slots.try_acquire(), id="a slot"),
+        pytest.param(0, lambda limits: limits.slots.acquire_sync(timeout=1), id="a slot to wait for"),
+        pytest.param(0, lambda limits: limits.all.acquire_sync(), id="a slot and a permit"),
+        pytest.param(3, lambda limits: limits.all.acquire_sync(), id="a slot and a permit to wait for"),
+    ],
+)
+def test_after_ctrl_c_at_any_moment_several_limits_work_on(
+    taken: int, call: Callable[[Several], object]
+) -> None:
+    strike, struck = 0, True
+    while struck:
+        strike += 1
+        limits = Several(taken)
+        struck = CtrlC(strike, harsh=False).strikes(partial(call, limits))
+        where = f"after a strike at {strike}"
+        if struck:
+            assert limits.slots.statistics().available == 2, where
+        else:
+            assert limits.slots.statistics().available in (1, 2)
+        limits.clock.advance(100)
+        assert limits.both.try_acquire(3), where
+        assert not limits.one.try_acquire(), where
+        assert not limits.two.try_acquire(), where
+        limits.clock.advance(1)
+        limits.both.acquire_sync(1)
+        waiting = [limiter.statistics().waiting for limiter in (limits.one, limits.two, limits.slots)]
+        assert waiting == [0, 0, 0], where
+    assert strike > 3
+
+
 def both_wait(bucket: TokenBucket) -> bool:
     return bucket.statistics().waiting == 2
 
@@ -167,7 +239,7 @@ def test_a_fork_leaves_lock_and_waiters_behind() -> None:
         threading.Thread(target=bucket.acquire_sync, daemon=True).start()
         while bucket.statistics().waiting == 0:
             pass
-        with bucket._lock:  # as if another thread were deciding something
+        with bucket.gate._lock:  # as if another thread were deciding something
             child = os.fork()
         if not child:
             before = bucket.try_acquire(), bucket.statistics().waiting

@@ -2,8 +2,10 @@
 asked twice.
 """
 
+from batchkit._adaptive import AdaptiveLimiter
 from batchkit._batcher import Batcher
 from batchkit._cache import TTLCache
+from batchkit._concurrency import ConcurrencyLimiter
 from batchkit._events import (
     BatchSplit,
     CallFinished,
@@ -11,14 +13,26 @@ from batchkit._events import (
     Event,
     Hook,
     ItemFinished,
+    LimitChanged,
+    Paused,
     RateChanged,
     RunFinished,
     RunStarted,
     Waited,
 )
 from batchkit._executor import BatchedExecutor, OutcomeStream, batched
-from batchkit._limiters import Reservation, TokenBucket, TokenPermit
-from batchkit._values import CacheStatistics, Decision, LimiterStatistics, Outcome, RunReport
+from batchkit._groups import AllOf, all_of
+from batchkit._limited import limited
+from batchkit._limiters import TokenBucket
+from batchkit._reservation import Reservation
+from batchkit._values import (
+    CacheStatistics,
+    ConcurrencyStatistics,
+    Decision,
+    LimiterStatistics,
+    Outcome,
+    RunReport,
+)
 from batchkit.exceptions import (
     AcquireTimeout,
     BatchFailed,
@@ -31,6 +45,8 @@ from batchkit.exceptions import (
 
 __all__ = [
     "AcquireTimeout",
+    "AdaptiveLimiter",
+    "AllOf",
     "BatchFailed",
     "BatchSplit",
     "BatchedExecutor",
@@ -40,16 +56,20 @@ __all__ = [
     "CallCancelled",
     "CallFinished",
     "CallStarted",
+    "ConcurrencyLimiter",
+    "ConcurrencyStatistics",
     "CostExceedsBurst",
     "Decision",
     "Event",
     "Hook",
     "InvalidCost",
     "ItemFinished",
+    "LimitChanged",
     "LimiterStatistics",
     "LoadFailed",
     "Outcome",
     "OutcomeStream",
+    "Paused",
     "RateChanged",
     "Reservation",
     "RunFinished",
@@ -57,7 +77,8 @@ __all__ = [
     "RunStarted",
     "TTLCache",
     "TokenBucket",
-    "TokenPermit",
     "Waited",
+    "all_of",
     "batched",
+    "limited",
 ]

@@ -13,7 +13,7 @@ from attrs import define
 
 from batchkit._clock import MONOTONIC
 from batchkit._core.batching import Gathering, values_by_key
-from batchkit._dispatch import Dispatch, checked_async
+from batchkit._dispatch import Cost, Dispatch, checked_async
 from batchkit._events import Hook
 from batchkit._flight import Abandoned, Flight
 from batchkit._parking import Parker
@@ -62,7 +62,7 @@ class Batcher(Generic[K, V]):
         cache: Cache[K, V] | None = None,
         default: V | _Missing = _Missing.MISSING,
         limiter: Limiter | None = None,
-        cost: Callable[[list[K]], int] | int = 1,
+        cost: Callable[[list[K]], Cost] | Cost = 1,
         priority: int = 0,
         name: str = "batcher",
         hooks: Iterable[Hook] = (),

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Generic, TypeVar, cast
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Any, Final, Generic, TypeVar, cast
 
 from attrs import frozen
 
 from batchkit._events import CallFinished, CallStarted, Hook, emit
-from batchkit.abc import Clock, Limiter
+from batchkit.abc import Clock, Limiter, Permit
 from batchkit.exceptions import CallCancelled
 
 A = TypeVar("A")
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
+Cost = int | Mapping[str, int]
+
+_FREE: Final = nullcontext()
 
 
 @frozen
@@ -66,7 +70,7 @@ class Dispatch(Generic[A, R]):
         name: str,
         clock: Clock,
         limiter: Limiter | None = None,
-        cost: Callable[[A], int] | int = 1,
+        cost: Callable[[A], Cost] | Cost = 1,
         priority: int = 0,
         pace: Limiter | None = None,
         hooks: Iterable[Hook] = (),
@@ -99,11 +103,20 @@ class Dispatch(Generic[A, R]):
         """The same, with the error as a value."""
         started = None
         try:
-            await self._wait_for_permits(argument)
-            if self._hooks:
-                emit(self._hooks, CallStarted(self._name, size))
-            started = self._clock.now()
-            value = await self._function(argument)
+            if self._pace is not None:
+                asked = self._clock.now()
+                await self._pace.acquire(priority=self._priority)
+                self.pace_wait += self._clock.now() - asked
+            asked = self._clock.now()
+            async with self._permit(argument) as permit:
+                if permit is not None:
+                    self.quota_wait += self._clock.now() - asked
+                if self._hooks:
+                    emit(self._hooks, CallStarted(self._name, size))
+                started = self._clock.now()
+                value = await self._function(argument)
+                if permit is not None:
+                    hear_returned(permit, value)
         except asyncio.CancelledError as error:
             self._finish(started, size, error)
             if _asked_to_stop():
@@ -117,12 +130,12 @@ class Dispatch(Generic[A, R]):
             raise
         return Attempt(value, None, self._finish(started, size, None), made=True)
 
-    async def _wait_for_permits(self, argument: A) -> None:
-        if self._pace is not None:
-            self.pace_wait += await self._waited(self._pace, 1)
-        if self._limiter is not None:
-            cost = self._cost(argument) if callable(self._cost) else self._cost
-            self.quota_wait += await self._waited(self._limiter, cost)
+    def _permit(self, argument: A) -> AbstractAsyncContextManager[Permit | None]:
+        """The permits of a call; a limiter that listens learns how it ended."""
+        if self._limiter is None:
+            return _FREE
+        cost = self._cost(argument) if callable(self._cost) else self._cost
+        return self._limiter.permit(cost, priority=self._priority)
 
     def _finish(self, started: float | None, size: int, error: BaseException | None) -> float:
         """Count a call that began, and return what it took."""
@@ -135,10 +148,12 @@ class Dispatch(Generic[A, R]):
             emit(self._hooks, CallFinished(self._name, size, seconds, error))
         return seconds
 
-    async def _waited(self, limiter: Limiter, cost: int) -> float:
-        started = self._clock.now()
-        await limiter.acquire(cost, priority=self._priority)
-        return self._clock.now() - started
+
+def hear_returned(permit: Permit, answer: object) -> None:
+    """Let a limiter hear what a function returned: an answer with a status code, or anything else, which says
+    that the call went well. A bare number that a function returns is no status code.
+    """
+    permit.hear(None if isinstance(answer, int) else answer)
 
 
 def checked_async(function: F) -> F:

@@ -48,12 +48,42 @@ class RateChanged(Event):
     Attributes:
         rate, burst: the new ones, in permits/s and permits.
         rate_before, burst_before: the old ones.
+        reason: why, in words, if whoever changed it said so.
     """
 
     rate: float
     burst: int
     rate_before: float
     burst_before: int
+    reason: str = ""
+
+
+@frozen
+class LimitChanged(Event):
+    """A limiter of calls at once goes on with another limit.
+
+    Attributes:
+        limit: the new one, in permits.
+        limit_before: the old one.
+        reason: why, in words, if whoever changed it said so.
+    """
+
+    limit: int
+    limit_before: int
+    reason: str = ""
+
+
+@frozen
+class Paused(Event):
+    """A limiter lets nobody go for a while.
+
+    Attributes:
+        seconds: for how long, from now on.
+        reason: why, in words, if whoever asked for it said so.
+    """
+
+    seconds: float
+    reason: str = ""
 
 
 @frozen

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from batchkit._clock import MONOTONIC
-from batchkit._dispatch import Dispatch, checked_async
+from batchkit._dispatch import Cost, Dispatch, checked_async
 from batchkit._events import Hook
 from batchkit._limiters import TokenBucket
 from batchkit._run import Plan, Run
@@ -34,7 +34,8 @@ class BatchedExecutor(Generic[T, R]):
             one wants: `pace` keeps the same rate of starts without the wait.
         pause: with a barrier, seconds between two batches.
         pace: calls started a second at most.
-        limiter: lets each call go, at `cost` permits (a number, or a function of the item) and `priority`.
+        limiter: lets each call go, at `cost` permits (a number, or a function of the item;
+            a mapping for a group) and `priority`.
         name: what it is called in events and reports.
         hooks: called with each event: `RunStarted`, `CallStarted`, `CallFinished`, `BatchSplit`,
             `ItemFinished`, `RunFinished`.
@@ -57,7 +58,7 @@ class BatchedExecutor(Generic[T, R]):
         pause: float = 0.0,
         pace: float | None = None,
         limiter: Limiter | None = None,
-        cost: Callable[[T], int] | int = 1,
+        cost: Callable[[T], Cost] | Cost = 1,
         priority: int = 0,
         name: str | None = None,
         hooks: Iterable[Hook] = (),
@@ -87,7 +88,7 @@ class BatchedExecutor(Generic[T, R]):
         concurrency: int = 10,
         pace: float | None = None,
         limiter: Limiter | None = None,
-        cost: Callable[[list[T]], int] | int = 1,
+        cost: Callable[[list[T]], Cost] | Cost = 1,
         priority: int = 0,
         name: str | None = None,
         hooks: Iterable[Hook] = (),
@@ -180,7 +181,7 @@ class BatchedExecutor(Generic[T, R]):
         pause: float | None,
         pace: float | None,
         limiter: Limiter | None,
-        cost: Callable[[Any], int] | int,
+        cost: Callable[[Any], Cost] | Cost,
         priority: int,
         name: str | None,
         hooks: Iterable[Hook],
@@ -267,7 +268,7 @@ def batched(
     concurrency: int = 10,
     pace: float | None = None,
     limiter: Limiter | None = None,
-    cost: Callable[[list[Any]], int] | int = 1,
+    cost: Callable[[list[Any]], Cost] | Cost = 1,
     priority: int = 0,
     name: str | None = None,
     hooks: Iterable[Hook] = (),

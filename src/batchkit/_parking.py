@@ -15,12 +15,13 @@ import sys
 import threading
 from collections.abc import Callable, Hashable
 from math import inf
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import trio
 
 Now = Callable[[], float]
+P = TypeVar("P")
 
 
 class Parker(Protocol):
@@ -180,3 +181,39 @@ class TrioParker:
 
     def _wake(self) -> None:
         self._event.set()
+
+
+async def wait_at(
+    place: P, parker: Parker, come: Callable[[P], float | None], abandon: Callable[[P], object]
+) -> None:
+    """Wait until `come` says by None that the owner of a place may go; on any exception, give it up."""
+    try:
+        until = come(place)
+        while until is not None:
+            await parker.park(until)
+            until = come(place)
+    except BaseException:
+        try:
+            abandon(place)
+        except BaseException:  # Ctrl-C, just now: twice is once
+            abandon(place)
+            raise
+        raise
+
+
+def wait_at_sync(
+    place: P, parker: SyncParker, come: Callable[[P], float | None], abandon: Callable[[P], object]
+) -> None:
+    """The blocking twin of `wait_at`."""
+    try:
+        until = come(place)
+        while until is not None:
+            parker.park_sync(until)
+            until = come(place)
+    except BaseException:
+        try:
+            abandon(place)
+        except BaseException:  # Ctrl-C, just now: twice is once
+            abandon(place)
+            raise
+        raise

@@ -19,7 +19,8 @@ class Decision:
 
     Attributes:
         allowed: whether the caller may go.
-        retry_after: seconds after which it could, if nobody who waits leaves; 0.0 if it may go now.
+        retry_after: seconds after which it could, if nobody who waits leaves; 0.0 if it may go now; infinite
+            if nobody can say, since a call has to end first.
     """
 
     allowed: bool
@@ -38,7 +39,7 @@ class LimiterStatistics:
         burst: permits at once.
         available: permits there now; below zero while a debt is paid off.
         waiting: calls that wait now.
-        granted: permits let go.
+        granted: permits let go, less those given back.
         waits: calls that had to wait and went.
         waited: seconds that those waited, in total.
         timeouts: calls that ended by their timeout.
@@ -47,6 +48,29 @@ class LimiterStatistics:
     rate: float
     burst: int
     available: float
+    waiting: int
+    granted: int
+    waits: int
+    waited: float
+    timeouts: int
+
+
+@frozen
+class ConcurrencyStatistics:
+    """What a limiter of calls at once did so far.
+
+    Attributes:
+        limit: permits that may be out at once.
+        available: permits there now; below zero while more are out than may be.
+        waiting: calls that wait now.
+        granted: permits let go, less those given back.
+        waits: calls that had to wait and went.
+        waited: seconds that those waited, in total.
+        timeouts: calls that ended by their timeout.
+    """
+
+    limit: int
+    available: int
     waiting: int
     granted: int
     waits: int

@@ -12,7 +12,8 @@ from math import inf
 
 from attrs import define
 
-from batchkit._core.line import Line, Place, State
+from batchkit._core.line import Line
+from batchkit._core.place import Place, State
 from batchkit._parking import ABSENT, Parker, SyncParker
 
 
@@ -96,9 +97,9 @@ class Waiters:
                 room.until = -inf
                 self.to_wake.append(room.keeper)
 
-    def recount(self) -> None:
-        """Line and rooms agree again, after an exception from outside (Ctrl-C) struck amid a change; and all
-        are woken who were to be.
+    def recount(self) -> list[Place]:
+        """Line and rooms agree again, after an exception from outside (Ctrl-C) struck amid a change; those
+        returned are to be woken: the keepers, and all who may have been granted.
         """
         rooms = [room for room in self._rooms.values() if room.places]
         self._line.recount(place for room in rooms for place in room.places)
@@ -106,9 +107,13 @@ class Waiters:
         for room in rooms:
             room.keeper = next(reversed(room.places))
             room.until = -inf
-            for place in room.places:
-                if place is room.keeper or place.state is not State.WAITING:
-                    place.owner.unpark()
+        self.to_wake = []
+        return [
+            place
+            for room in rooms
+            for place in room.places
+            if place is room.keeper or place.state is not State.WAITING
+        ]
 
     def until(self, place: Place) -> float:
         """Until when a waiting place may sleep: the keeper of a room has its timer, the others have none."""

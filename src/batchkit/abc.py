@@ -10,7 +10,7 @@ from batchkit._events import Event, Hook
 from batchkit._parking import Parker, SyncParker
 from batchkit._values import Decision
 
-__all__ = ["Cache", "Clock", "Event", "Hook", "Limiter", "Permit"]
+__all__ = ["Adjustable", "Cache", "Clock", "Event", "Hook", "Limiter", "Parker", "Permit", "SyncParker"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -43,31 +43,71 @@ class Clock(Protocol):
 class Permit(AbstractAsyncContextManager["Permit"], AbstractContextManager["Permit"], Protocol):
     """Permission for one call, held by `async with` or `with`."""
 
-    cost: int
+    cost: Any
 
-    def settle(self, actual: int) -> None:
+    def settle(self, actual: Any, /) -> None:
         """Say what the call really cost, in permits: the difference is charged or given back."""
+        ...
+
+    def hear(self, answer: object) -> None:
+        """Say how the call ended: an answer with its status code and headers, a status code, or an error."""
         ...
 
 
 @runtime_checkable
 class Limiter(Protocol):
-    """Lets callers go, each at its time."""
+    """Lets callers go, each at its time. A cost is a whole number of permits; a group of limiters takes a
+    mapping, too.
+    """
 
-    async def acquire(self, cost: int = 1, *, priority: int = 0, timeout: float | None = None) -> None:
+    async def acquire(self, cost: Any = 1, *, priority: int = 0, timeout: float | None = None) -> None:
         """Return when the caller may go."""
         ...
 
-    def acquire_sync(self, cost: int = 1, *, priority: int = 0, timeout: float | None = None) -> None:
+    def acquire_sync(self, cost: Any = 1, *, priority: int = 0, timeout: float | None = None) -> None:
         """Return when the caller may go; blocks the thread."""
         ...
 
-    def try_acquire(self, cost: int = 1) -> Decision:
+    def try_acquire(self, cost: Any = 1) -> Decision:
         """Go now, or not at all."""
         ...
 
-    def permit(self, cost: int = 1, *, priority: int = 0, timeout: float | None = None) -> Permit:
+    def permit(self, cost: Any = 1, *, priority: int = 0, timeout: float | None = None) -> Permit:
         """The same as a context manager, for calls whose true cost is known afterwards."""
+        ...
+
+
+class Adjustable(Limiter, Protocol):
+    """A limiter whose rate can be changed in use, such as a `TokenBucket`; for an `AdaptiveLimiter`."""
+
+    @property
+    def rate(self) -> float:
+        """Permits a second."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """What it goes by."""
+        ...
+
+    def change(self, *, rate: float, reason: str) -> None:
+        """Go on at another rate."""
+        ...
+
+    def pause_for(self, seconds: float, *, reason: str) -> None:
+        """Let nobody go for so long."""
+        ...
+
+    def drain(self, remaining: int) -> None:
+        """Lose the permits that are there but for so many."""
+        ...
+
+    def charge(self, permits: int) -> None:
+        """Count `permits` more as taken, or, below zero, give some back."""
+        ...
+
+    def statistics(self) -> Any:
+        """What it did so far."""
         ...
 
 

@@ -112,6 +112,16 @@ def test_a_moment_that_rounding_would_put_too_early_is_not_promised() -> None:
     assert bucket.due(7, 0.1) == nextafter(0.1 + 7 / 0.1, inf)
 
 
+def test_it_tells_the_same_moment_however_often_it_is_asked_and_another_after_a_change() -> None:
+    bucket = Bucket(2, 3, 0.0)
+    bucket.take(3, 0.0)
+    assert [bucket.due(1, now) for now in (0.0, 0.25, 0.5, 0.75)] == [0.5, 0.5, 0.5, 0.75]
+    assert [bucket.due(2, 0.75), bucket.due(3, 0.75), bucket.due(2, 0.75)] == [1.0, 1.5, 1.0]
+    bucket.change(1, 3, 0.75)
+    assert bucket.due(2, 0.75) == pytest.approx(1.25)
+    assert str(bucket) == "rate 1/s, burst 3"
+
+
 def test_it_counts_what_was_granted_less_what_was_given_back() -> None:
     bucket = Bucket(rate=2, burst=5, now=0)
     assert bucket.take(4, 0)

@@ -12,14 +12,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from batchkit._core.bucket import Bucket
-from batchkit._core.line import Line, Place, State
+from batchkit._core.line import Line
+from batchkit._core.place import Place, State
 
 
 class Score:
     """A line, and its places by letter."""
 
     def __init__(self, rate: float, burst: int) -> None:
-        self.line = Line(Bucket(rate, burst, 0.0), patience=10.0, moment=0.01)
+        self.bucket = Bucket(rate, burst, 0.0)
+        self.line = Line(self.bucket, patience=10.0)
         self.places: dict[str, Place] = {}
 
     def join(
@@ -28,11 +30,11 @@ class Score:
         now: float,
         cost: int = 1,
         *,
-        group: str = "loop",
+        party: str = "loop",
         priority: int = 0,
         deadline: float = inf,
     ) -> None:
-        self.places[name] = Place(cost, name, group, priority, timeout=deadline - now)
+        self.places[name] = Place(cost, name, party, priority, timeout=deadline - now)
         self.line.join(self.places[name], now)
 
     def look(self, now: float) -> str:
@@ -160,11 +162,11 @@ def test_those_who_leave_cost_the_next_one_nothing(score: Score) -> None:
     assert score.look(0.5) == "a"
 
 
-def test_a_group_that_does_not_come_is_set_aside_and_keeps_its_places(score: Score) -> None:
+def test_a_party_that_does_not_come_is_set_aside_and_keeps_its_places(score: Score) -> None:
     for name in "abc":
-        score.join(name, 0.0, group="stalled")
-    score.join("x", 0.0, group="other")
-    score.join("y", 0.0, group="other")
+        score.join(name, 0.0, party="stalled")
+    score.join("x", 0.0, party="other")
+    score.join("y", 0.0, party="other")
     assert score.look(0.5) == "a"
     assert score.line.next_look(0.5) == 0.51
     assert score.look(1.0) == "xy"  # a's grant is over, b and c would not come either
@@ -177,20 +179,45 @@ def test_a_group_that_does_not_come_is_set_aside_and_keeps_its_places(score: Sco
     assert score.look(2.0) == "b"
 
 
-def test_a_newcomer_brings_its_group_back(score: Score) -> None:
-    score.join("a", 0.0, group="stalled")
-    score.join("x", 0.0, group="other")
+@pytest.mark.parametrize(("rate", "grace"), [(2.0, 0.01), (500.0, 0.006), (20_000.0, 0.002)])
+def test_a_stalled_party_holds_up_others_by_a_few_permits_time(rate: float, grace: float) -> None:
+    score = Score(rate, burst=1)
+    score.line.take(1, 0.0)
+    score.join("a", 0.0, party="stalled")
+    score.join("x", 0.0, party="other")
+    due = score.line.next_look(0.0)
+    assert score.look(due) == "a"
+    assert score.line.next_look(due) == due + grace
+    assert score.look(due + grace) == "x"
+    assert score.go("x", due + grace)
+
+
+def test_only_the_party_that_is_late_is_set_aside() -> None:
+    score = Score(rate=200, burst=2)
+    score.line.take(2, 0.0)
+    for name in "abx":
+        score.join(name, 0.0, party=name)
+    assert score.look(0.005) == "a"
+    assert score.look(0.01) == "b"
+    assert score.look(0.015) == "x"
+    assert [score.state(name) for name in "abx"] == [State.ASIDE, State.GRANTED, State.GRANTED]
+    assert score.go("b", 0.015)
+
+
+def test_a_newcomer_brings_its_party_back(score: Score) -> None:
+    score.join("a", 0.0, party="stalled")
+    score.join("x", 0.0, party="other")
     assert score.look(0.5) == "a"
     assert score.look(0.6) == "x"
     assert score.go("x", 0.6)
-    score.join("d", 0.7, group="stalled")
+    score.join("d", 0.7, party="stalled")
     assert score.look(1.0) == "a"
 
 
-def test_who_leaves_while_its_group_is_aside_does_not_return_with_it(score: Score) -> None:
-    score.join("a", 0.0, group="stalled")
-    score.join("b", 0.0, group="stalled")
-    score.join("x", 0.0, group="other")
+def test_who_leaves_while_its_party_is_aside_does_not_return_with_it(score: Score) -> None:
+    score.join("a", 0.0, party="stalled")
+    score.join("b", 0.0, party="stalled")
+    score.join("x", 0.0, party="other")
     assert score.look(0.5) == "a"
     assert score.look(0.6) == "x"
     score.leave("a")
@@ -200,10 +227,10 @@ def test_who_leaves_while_its_group_is_aside_does_not_return_with_it(score: Scor
     assert score.look(1.0) == "b"
 
 
-def test_a_group_that_left_for_good_is_forgotten(score: Score) -> None:
-    score.join("a", 0.0, group="dead")
-    score.join("b", 0.0, group="dead")
-    score.join("x", 0.0, group="other")
+def test_a_party_that_left_for_good_is_forgotten(score: Score) -> None:
+    score.join("a", 0.0, party="dead")
+    score.join("b", 0.0, party="dead")
+    score.join("x", 0.0, party="other")
     assert score.look(0.5) == "a"
     assert score.look(0.6) == "x"
     score.leave("a")
@@ -215,8 +242,8 @@ def test_a_group_that_left_for_good_is_forgotten(score: Score) -> None:
 def test_while_room_is_missing_the_next_look_is_when_a_grant_ends() -> None:
     score = Score(rate=100, burst=1)
     score.line.take(1, 0)
-    score.join("a", 0.0, group="slow")
-    score.join("x", 0.0, group="other")
+    score.join("a", 0.0, party="slow")
+    score.join("x", 0.0, party="other")
     assert score.look(0.01) == "a"
     assert score.line.next_look(0.01) == 0.02
     assert score.look(0.02) == "x"
@@ -251,8 +278,8 @@ def test_a_look_after_the_deadline_does_not_grant(score: Score) -> None:
 
 
 def test_a_deadline_survives_a_stay_aside(score: Score) -> None:
-    score.join("a", 0.0, group="stalled", deadline=0.9)
-    score.join("x", 0.0, group="other")
+    score.join("a", 0.0, party="stalled", deadline=0.9)
+    score.join("x", 0.0, party="other")
     assert score.look(0.5) == "a"
     assert score.look(0.6) == "x"
     assert score.go("x", 0.6)
@@ -281,7 +308,7 @@ def test_a_grant_that_a_lower_burst_overtakes_is_refused_when_its_owner_comes(sc
 def test_a_grant_that_a_debt_overtakes_waits_on(score: Score) -> None:
     score.join("a", 0.0)
     assert score.look(0.5) == "a"
-    score.line.bucket.charge(1, 0.5)
+    score.bucket.charge(1, 0.5)
     assert not score.go("a", 0.5)
     assert score.look(1.0) == "a"
 
@@ -303,11 +330,11 @@ def test_most_who_join_change_nothing_for_the_others(score: Score) -> None:
     def news(**named: Any) -> bool:
         return score.line.join(Place(1, **named), 0.0)
 
-    assert news(group="loop")  # the first of its group
-    assert not news(group="loop")
-    assert news(group="loop", timeout=9.0)
-    assert news(group="loop", priority=1)  # it is the head now
-    assert news(group="other")
+    assert news(key="loop")  # the first of its party
+    assert not news(key="loop")
+    assert news(key="loop", timeout=9.0)
+    assert news(key="loop", priority=1)  # it is the head now
+    assert news(key="other")
 
 
 def test_in_a_pause_nobody_goes_and_permits_come_in(score: Score) -> None:
@@ -341,10 +368,10 @@ def test_a_pause_beyond_the_deadline_ends_it_at_once(score: Score) -> None:
 
 
 def test_a_recount_stands_as_the_places_say(score: Score) -> None:
-    score.join("a", 0.0, group="stalled")
-    score.join("b", 0.0, group="stalled")
-    score.join("x", 0.0, group="other", deadline=9.0)
-    score.join("y", 0.0, group="other", cost=2)
+    score.join("a", 0.0, party="stalled")
+    score.join("b", 0.0, party="stalled")
+    score.join("x", 0.0, party="other", deadline=9.0)
+    score.join("y", 0.0, party="other", cost=2)
     assert score.look(0.5) == "a"
     assert score.look(0.6) == "x"  # a is set aside, and b with it
     before = (score.line.waiting, score.line.wanted, score.line.reserved)
@@ -374,6 +401,137 @@ def test_memory_follows_those_who_wait(score: Score) -> None:
     assert len(score.line._deadlines) < 100
 
 
+class TestJoint:
+    """Places of calls that need other limits, too."""
+
+    def join(self, score: Score, name: str, now: float, cost: int = 1) -> Place:
+        score.places[name] = Place(cost, name, "loop", joint=True)
+        score.line.join(score.places[name], now)
+        return score.places[name]
+
+    def test_others_pass_one_that_is_held_and_leave_what_is_kept_for_it(self, score: Score) -> None:
+        held = self.join(score, "a", 0.0)
+        score.join("b", 0.0)
+        score.line.hold(held, 1.0)  # it could go elsewhere then
+        assert score.look(0.5) == "b"
+        assert score.go("b", 0.5)
+        score.join("c", 0.6)
+        assert score.look(1.0) == ""  # one permit is there: a's
+        assert not score.line.take(1, 1.0)
+        assert score.line.estimate(1, 1.0) == 2.0
+        assert score.line.next_look(1.0) == 1.5
+        assert score.line.may_go(held, 1.0)
+        assert score.go("a", 1.0)
+        assert score.look(1.5) == "c"
+
+    def test_nothing_is_kept_for_one_that_is_held_for_nobody_knows_how_long(self, score: Score) -> None:
+        held = self.join(score, "a", 0.0)
+        score.line.hold(held, inf)
+        assert score.line.take(1, 0.5)
+        assert score.line.moment(held, 0.5) == 1.0
+        score.line.wait(held)
+        assert score.look(1.0) == "a"
+
+    def test_one_that_does_not_use_its_grant_waits_on_or_is_held(self, score: Score) -> None:
+        place = self.join(score, "a", 0.0)
+        assert score.look(0.5) == "a"
+        score.line.wait(place)
+        assert score.line.reserved == 0
+        assert score.look(0.5) == "a"
+        score.line.hold(place, 3.0)
+        assert score.line.reserved == 0
+        score.line.hold(place, 4.0)
+        assert place.kept_for == 4.0
+        assert score.line.take(1, 0.5)  # it has come in again by then
+
+    def test_the_first_one_passes_what_those_behind_it_were_granted(self, score: Score) -> None:
+        first, second = self.join(score, "a", 0.0, cost=2), self.join(score, "b", 0.0)
+        score.line.hold(first, inf)
+        assert score.look(0.5) == "b"  # waits for another limit, with a grant here
+        assert not score.line.may_go(first, 0.9)
+        assert score.line.moment(first, 0.9) == 1.0
+        assert score.line.moment(second, 0.9) == 0.9
+        assert score.go("a", 1.0)
+        assert not score.go("b", 1.0)
+        assert second.state is State.WAITING
+        assert score.look(1.5) == "b"
+
+    def test_a_grant_that_is_given_back_is_in_nobodys_way(self, score: Score) -> None:
+        first, second = self.join(score, "a", 0.0), self.join(score, "b", 0.0)
+        score.line.hold(first, inf)
+        assert score.look(0.5) == "b"
+        score.line.hold(second, inf)
+        assert score.line.may_go(first, 0.5)
+        score.line.wait(second)
+        assert score.look(0.5) == "b"
+        score.line.wait(first)
+        assert not score.line.may_go(score.places["b"], 0.4)
+        assert score.go("a", 0.5)
+        assert second.state is State.GRANTED
+        assert not score.go("b", 0.5)
+
+    def test_one_that_gave_its_grant_back_is_not_the_first_that_is_granted(self, score: Score) -> None:
+        first, second, _ = (self.join(score, name, 0.0) for name in "abc")
+        score.line.hold(first, inf)
+        assert score.look(1.0) == "bc"
+        score.line.hold(second, inf)
+        assert score.line.may_go(first, 1.0)
+        assert score.line.may_go(second, 1.0)
+
+    def test_one_that_is_held_for_an_instant_stands_where_it_stood(self, score: Score) -> None:
+        place = self.join(score, "a", 0.0)
+        score.join("b", 0.0)
+        score.line.hold(place, inf)
+        score.line.wait(place)
+        assert score.look(1.0) == "ab"
+
+    def test_a_place_that_ended_is_neither_held_nor_waits(self, score: Score) -> None:
+        place = self.join(score, "a", 0.0)
+        score.leave("a")
+        score.line.hold(place, 1.0)
+        score.line.wait(place)
+        assert place.ended
+        assert score.line.quiet(9.0)
+
+    def test_who_is_held_while_its_party_is_aside_keeps_nothing(self, score: Score) -> None:
+        held = self.join(score, "a", 0.0)
+        score.join("b", 0.0)
+        score.join("x", 0.0, party="other")
+        score.line.hold(held, 60.0)
+        assert score.look(0.5) == "b"
+        assert score.look(0.51) == "x"  # b did not come: its loop is stalled
+        assert score.go("x", 0.51)
+        assert score.line.take(1, 60.0)
+        assert score.line.take(1, 60.0)
+        score.line.leave(held)
+        score.leave("b")
+        assert score.line.quiet(60.0)
+
+    def test_a_lower_burst_refuses_one_that_is_held(self, score: Score) -> None:
+        held = self.join(score, "a", 0.0, cost=2)
+        score.line.hold(held, 5.0)
+        assert score.line.change(2, 1, 0.0) == [held]
+        assert held.state is State.REFUSED
+        assert score.line.moment(held, 0.0) == inf
+
+    def test_one_whose_deadline_is_certain_to_pass_elsewhere_ends_here(self, score: Score) -> None:
+        place = self.join(score, "a", 0.0)
+        score.line.expire(place)
+        assert place.state is State.EXPIRED
+        assert score.line.quiet(9.0)
+
+    def test_a_recount_knows_those_that_are_held_and_granted(self, score: Score) -> None:
+        held, granted = self.join(score, "a", 0.0), self.join(score, "b", 0.0)
+        score.line.hold(held, 2.0)
+        assert score.look(0.5) == "b"
+        score.line.recount([held, granted])
+        assert score.line.reserved == 1
+        assert not score.line.take(1, 0.5)
+        assert score.go("b", 0.5)
+        assert score.go("a", 2.0)
+        assert score.line.quiet(2.0)
+
+
 class LineMachine(RuleBasedStateMachine):
     """Random joins, looks, comings, cancels and stalls, against what the rules say in exact fractions."""
 
@@ -387,14 +545,14 @@ class LineMachine(RuleBasedStateMachine):
     @initialize(rate=st.sampled_from([0.1, 1 / 3, 1.0, 2.0, 1000.0]), burst=st.integers(1, 6))
     def start(self, rate: float, burst: int) -> None:
         self.rate, self.burst = rate, burst
-        self.line = Line(Bucket(rate, burst, 0.0), moment=0.01)
+        self.line = Line(Bucket(rate, burst, 0.0))
 
     @rule(
-        cost=st.integers(1, 6), priority=st.integers(0, 2), group=st.integers(0, 2), seconds=st.floats(0, 20)
+        cost=st.integers(1, 6), priority=st.integers(0, 2), party=st.integers(0, 2), seconds=st.floats(0, 20)
     )
-    def join(self, cost: int, priority: int, group: int, seconds: float) -> None:
+    def join(self, cost: int, priority: int, party: int, seconds: float) -> None:
         timeout = inf if seconds > 15 else seconds
-        place = Place(min(cost, self.burst), group=group, priority=priority, timeout=timeout)
+        place = Place(min(cost, self.burst), key=party, priority=priority, timeout=timeout)
         self.line.join(place, self.now)
         self.standing.append(place)
 
@@ -424,7 +582,7 @@ class LineMachine(RuleBasedStateMachine):
             ahead = [
                 other
                 for other in self.standing
-                if other.order < place.order and other.state is State.WAITING and other.group == place.group
+                if other.order < place.order and other.state is State.WAITING and other.key == place.key
             ]
             was_waiting = place.state is State.WAITING
             if self.line.go(place, self.now):

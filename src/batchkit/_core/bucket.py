@@ -30,8 +30,11 @@ days, so that above some 1e9 permits/s the clock itself is what is inexact.
 from __future__ import annotations
 
 from math import ceil, inf, nextafter
-from typing import Final
+from typing import ClassVar, Final
 
+_FEW: Final = 3.0  # permits
+_LEAST_GRACE: Final = 0.002  # seconds
+_MOST_GRACE: Final = 0.01
 _SURE: Final = 1.0 - 2.0**-50  # a difference and a product of floats err by less
 
 
@@ -43,21 +46,42 @@ class Bucket:
     Attributes:
         rate: permits a second, a positive number.
         burst: permits that may go at once, a positive whole number.
+        bound: what that is called.
         since: a moment at which the bucket was full, in seconds.
         taken: permits taken since then, 0 or more.
         before: permits taken before then.
+        grace: seconds for which a grant is its owner's alone: what three permits take, within bounds. So
+            long a stalled owner may hold others up; a healthy event loop comes sooner.
+        closed_until: the moment before which nobody is to be let go; the line sees to that.
         sure_rate: the rate, less what rounding could add: what came in by it has come in for sure.
     """
 
-    __slots__ = ("before", "burst", "rate", "since", "sure_rate", "taken")
+    bound: ClassVar[str] = "burst"
+    __slots__ = (
+        "_answer",
+        "_asked",
+        "before",
+        "burst",
+        "closed_until",
+        "grace",
+        "rate",
+        "since",
+        "sure_rate",
+        "taken",
+    )
+
+    _asked: tuple[int, float]  # how many, and since when, `due` was asked for last
+    _answer: float
 
     def __init__(self, rate: float, burst: int, now: float) -> None:
-        self.rate = rate
-        self.sure_rate = rate * _SURE
-        self.burst = burst
+        self._size(rate, burst)
         self.since = now
         self.taken = 0
         self.before = 0
+        self.closed_until = -inf
+
+    def __str__(self) -> str:
+        return f"rate {self.rate:g}/s, burst {self.burst}"
 
     @property
     def granted(self) -> int:
@@ -85,13 +109,23 @@ class Bucket:
         """The first moment, `now` or later, at which that many permits will have come in: not before it,
         and at it.
         """
+        self._settle_to_full(now)
         needed = self.taken + permits - self.burst
         if self._came_in(needed, now):
             return now
-        moment = max(self.since + needed / self.rate, now)
-        while not self._came_in(needed, moment):
-            moment = nextafter(moment, inf)
-        return moment
+        if self._asked != (needed, self.since):  # who looks again and again asks for the same
+            self._asked = (needed, self.since)
+            self._answer = self._moment(needed)
+        return self._answer
+
+    def earliest(self, permits: int, now: float) -> float:
+        """The moment before which that many permits are certainly not there: the one at which they are."""
+        return self.due(permits, now)
+
+    def refills(self, permits: int, by: float, now: float) -> bool:
+        """Whether that many permits, in all, can be taken from now until `by`."""
+        self._settle_to_full(now)
+        return self._came_in(self.taken + permits - self.burst, max(by, now))
 
     def available(self, now: float) -> float:
         """Permits that are there at `now`; below zero while a debt is paid off."""
@@ -107,10 +141,10 @@ class Bucket:
         if self.taken < 0:
             self._start(now, 0)
 
-    def drain(self, now: float) -> None:
-        """Lose what is there: from now on permits have to come in first."""
-        if self.available(now) > 0:
-            self._start(now, self.burst)
+    def drain(self, now: float, remaining: int = 0) -> None:
+        """Lose what is there but for `remaining` permits: more have to come in first."""
+        if self.available(now) > remaining:
+            self._start(now, self.burst - remaining)
 
     def change(self, rate: float, burst: int, now: float) -> None:
         """Go on at another rate and burst; what is owed stays owed, so a change mints nothing."""
@@ -118,16 +152,32 @@ class Bucket:
         credit = (now - self.since) * self.sure_rate
         owed = ceil(self.taken - credit)
         part = credit - (self.taken - owed)  # of a permit, that has come in already
+        self._size(rate, burst)
+        self._start(now if part <= 0.0 else nextafter(now - part / rate, inf), owed)
+
+    def fork(self) -> None:
+        """This is a new process now; what was let go stays counted."""
+
+    def _size(self, rate: float, burst: int) -> None:
         self.rate = rate
         self.sure_rate = rate * _SURE
         self.burst = burst
-        self._start(now if part <= 0.0 else nextafter(now - part / rate, inf), owed)
+        self.grace = min(max(_FEW / rate, _LEAST_GRACE), _MOST_GRACE)
+        self._asked = (0, inf)
+        self._answer = inf
 
     def _start(self, since: float, taken: int) -> None:
         """Reckon from another moment on; what was granted is not changed by that."""
         self.before += self.taken - taken
         self.since = since
         self.taken = taken
+
+    def _moment(self, needed: int) -> float:
+        """The first moment at which so many have come in since the bucket was full."""
+        moment = self.since + needed / self.rate
+        while not self._came_in(needed, moment):
+            moment = nextafter(moment, inf)
+        return moment
 
     def _came_in(self, permits: int, now: float) -> bool:
         """Whether that many permits came in since the bucket was full; exact where rounding could decide."""

@@ -1,0 +1,31 @@
+"""Which process this is. To ask the system for its number at each decision would cost more than the lock."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+
+class Forks:
+    """Counts the forks that lie between this process and the first one that imported this.
+
+    Attributes:
+        count: how many.
+    """
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.then(self._happened)
+
+    def then(self, call: Callable[[], object]) -> None:
+        """Have something called in each child."""
+        if hasattr(os, "register_at_fork"):  # there is none where nothing forks
+            os.register_at_fork(after_in_child=call)
+
+    def _happened(self) -> None:
+        self.count += 1
+
+
+FORKS = Forks()
