@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any
 
 import anyio
+import httpx2
 import pytest
 
 from batchkit import (
@@ -21,6 +22,7 @@ from batchkit import (
     all_of,
     limited,
 )
+from batchkit.httpx import AsyncLimitedTransport
 from batchkit.testing import ManualClock, settle
 
 pytestmark = pytest.mark.anyio
@@ -64,7 +66,9 @@ async def strike_at_each_await(attempt: Callable[[Striker], Awaitable[None]]) ->
             return
 
 
-@pytest.mark.parametrize("way", ["acquire", "permit", "with", "reservation", "adaptive"])
+@pytest.mark.parametrize(
+    "way", ["acquire", "permit", "with", "reservation", "adaptive", "entered", "transport"]
+)
 async def test_waiting_for_a_limiter(way: str) -> None:
     async def acquire(bucket: TokenBucket) -> None:
         match way:
@@ -79,6 +83,13 @@ async def test_waiting_for_a_limiter(way: str) -> None:
             case "adaptive":
                 async with AdaptiveLimiter(bucket, min_rate=1, max_rate=2).permit(2):
                     pass
+            case "entered":
+                async with AdaptiveLimiter(bucket, min_rate=1, max_rate=2):
+                    pass
+            case "transport":
+                answer = httpx2.MockTransport(lambda _: httpx2.Response(200))
+                transport = AsyncLimitedTransport(bucket, answer, cost=2)
+                await transport.handle_async_request(httpx2.Request("GET", "http://localhost/"))
             case _:
                 with bucket.reserve(2) as reservation:
                     await reservation.wait()
@@ -98,7 +109,7 @@ async def test_waiting_for_a_limiter(way: str) -> None:
             await settle()
             tasks.start_soon(another)
             await clock.run_for(10)
-        cost = 1 if way == "with" else 2
+        cost = 1 if way in ("with", "entered") else 2
         struck = striker.left <= 0
         statistics = bucket.statistics()
         if statistics.granted == 3:  # it was struck before it went
