@@ -166,6 +166,10 @@ class Several:
         pytest.param(0, lambda limits: limits.slots.acquire_sync(timeout=1), id="a slot to wait for"),
         pytest.param(0, lambda limits: limits.all.acquire_sync(), id="a slot and a permit"),
         pytest.param(3, lambda limits: limits.all.acquire_sync(), id="a slot and a permit to wait for"),
+        pytest.param(0, lambda limits: limits.all.permit().__enter__(), id="a block that begins"),
+        pytest.param(3, lambda limits: limits.all.permit().__enter__(), id="a block that waits to begin"),
+        pytest.param(0, lambda limits: limits.all.__enter__(), id="a block of the group itself"),
+        pytest.param(3, lambda limits: limits.all.__enter__(), id="one that waits to begin"),
     ],
 )
 def test_after_ctrl_c_at_any_moment_several_limits_work_on(

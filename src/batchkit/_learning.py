@@ -35,7 +35,11 @@ class LearningPermit(ABC):
         self._limiting = not self._try()
         if self._limiting:
             await self._acquire()
-        self._sent = self._clock.now()
+        try:
+            self._sent = self._clock.now()
+        except BaseException:  # Ctrl-C, just now: the block does not begin, and so nobody ends it
+            self._end()
+            raise
         return self
 
     def __enter__(self) -> Self:
@@ -43,7 +47,11 @@ class LearningPermit(ABC):
         self._limiting = not self._try()
         if self._limiting:
             self._acquire_sync()
-        self._sent = self._clock.now()
+        try:
+            self._sent = self._clock.now()
+        except BaseException:  # Ctrl-C, just now: the block does not begin, and so nobody ends it
+            self._end()
+            raise
         return self
 
     async def __aexit__(
