@@ -7,15 +7,15 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from math import ceil
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from batchkit._core.controller import Adjustment, Controller, Cubic, Sample
+from batchkit._core.controller import Adjustment, Controller, Cubic, Sample, SharedController
 from batchkit._forks import FORKS
 from batchkit._learning import Entered, LearningPermit
-from batchkit._local import settled
+from batchkit._local import LocalLimiter, settled
 from batchkit._numbers import check_wish
 from batchkit._values import Decision
-from batchkit.abc import Adjustable
+from batchkit.abc import Adjustable, Shared
 from batchkit.feedback import Feedback, classify
 
 _log = logging.getLogger("batchkit")
@@ -87,7 +87,13 @@ class AdaptiveLimiter(Entered):
         self.clock = limiter.clock
         self._samples: deque[Sample] = deque()
         self._turns: dict[int, list[bool]] = {}  # by process; empty while somebody feeds the controller
-        if controller.rate != limiter.rate:
+        self._shared = limiter if isinstance(limiter, Shared) else None
+        if self._shared is not None:
+            if not (hasattr(controller, "memory") and hasattr(controller, "recall")):
+                kind = type(controller).__name__
+                raise TypeError(f"to be shared by a fleet, {kind} needs memory and recall, as Cubic has them")
+            self._shared.share(cast(SharedController, controller))
+        elif controller.rate != limiter.rate:
             limiter.change(rate=controller.rate, reason="where the controller starts")
 
     @property
@@ -141,8 +147,11 @@ class AdaptiveLimiter(Entered):
         except Exception as error:
             self._complain("classify", error)
             return False
-        self._samples.append(sample)
-        self._catch_up()
+        if self._shared is not None:
+            self._shared.report(sample)
+        else:
+            self._samples.append(sample)
+            self._catch_up()
         return True
 
     def statistics(self) -> Any:
@@ -222,14 +231,23 @@ class AdaptivePermit(LearningPermit):
         """
         self.cost = settled(self._limiter.limiter.charge, self.cost, actual)
 
-    def _try(self) -> bool:
-        return self._limiter.try_acquire(self.cost).allowed
+    async def _go(self) -> bool:
+        limiter = self._limiter.limiter
+        if isinstance(limiter, LocalLimiter):
+            return await limiter.go(self.cost, priority=self._priority, timeout=self._timeout)
+        if limiter.try_acquire(self.cost).allowed:
+            return False
+        await limiter.acquire(self.cost, priority=self._priority, timeout=self._timeout)
+        return True
 
-    async def _acquire(self) -> None:
-        await self._limiter.acquire(self.cost, priority=self._priority, timeout=self._timeout)
-
-    def _acquire_sync(self) -> None:
-        self._limiter.acquire_sync(self.cost, priority=self._priority, timeout=self._timeout)
+    def _go_sync(self) -> bool:
+        limiter = self._limiter.limiter
+        if isinstance(limiter, LocalLimiter):
+            return limiter.go_sync(self.cost, priority=self._priority, timeout=self._timeout)
+        if limiter.try_acquire(self.cost).allowed:
+            return False
+        limiter.acquire_sync(self.cost, priority=self._priority, timeout=self._timeout)
+        return True
 
     def _learn(self, answer: object) -> bool:
         return self._limiter.learn(answer, sent=self._sent, cost=self.cost, limiting=self._limiting)

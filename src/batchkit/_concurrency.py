@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from functools import partial
 
 from batchkit._clock import MONOTONIC
@@ -111,7 +111,7 @@ class ConcurrencyLimiter(LocalLimiter[Slots]):
     def __repr__(self) -> str:
         return f"ConcurrencyLimiter({self.limit}, name={self.name!r})"
 
-    def _new_store(self, now: float) -> Slots:
+    def _new_store(self, now: float, key: Hashable) -> Slots:
         return Slots(self.limit)
 
     def _release(self, now: float, permits: int) -> None:

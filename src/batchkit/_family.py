@@ -35,13 +35,13 @@ class Family(Generic[S, L]):
     """The limiters of one kind, by key. Changed under the lock of the limiter that it belongs to.
 
     Args:
-        new: makes a full store.
+        new: makes a full store for a key; for None, one to compare others with.
         around: makes a limiter around a store.
     """
 
     __slots__ = ("_around", "_held", "_new", "_process", "_stores")
 
-    def __init__(self, new: Callable[[float], S], around: Callable[[S], L]) -> None:
+    def __init__(self, new: Callable[[float, Hashable], S], around: Callable[[S], L]) -> None:
         self._new = new
         self._around = around
         self._stores: OrderedDict[Hashable, S] = OrderedDict()
@@ -57,6 +57,11 @@ class Family(Generic[S, L]):
         limiter = self._held.get(key)
         return None if limiter is None else limiter()
 
+    def members(self) -> list[L]:
+        """The limiters that somebody holds."""
+        held = (self.held(key) for key in self._stores)
+        return [limiter for limiter in held if limiter is not None]
+
     def find(self, now: float, key: Hashable) -> L:
         """The limiter of a key."""
         self._settle_in_a_fork()
@@ -65,7 +70,7 @@ class Family(Generic[S, L]):
         if limiter is None:
             store = self._stores.get(key)
             if store is None:
-                store = self._stores[key] = self._new(now)
+                store = self._stores[key] = self._new(now, key)
             limiter = self._around(store)
             self._held[key] = ref(limiter)
         return limiter
@@ -83,25 +88,17 @@ class Family(Generic[S, L]):
         return held
 
     def _forget(self, now: float) -> None:
-        like = self._new(now)
+        like = self._new(now, None)
         for _ in range(min(_LOOKS, len(self._stores))):
             key = next(iter(self._stores))
             if self.held(key) is not None:
                 self._stores.move_to_end(key)
                 continue
             self._held.pop(key, None)
-            if self._is_to_be_kept(self._stores[key], like, now):
+            if self._stores[key].adds_to(like, now):
                 self._stores.move_to_end(key)
             else:
                 del self._stores[key]
-
-    def _is_to_be_kept(self, store: S, like: S, now: float) -> bool:
-        """Whether a store says anything that a new one would not."""
-        return (
-            store.closed_until > now
-            or _size(store) != _size(like)  # somebody changed it
-            or not store.holds(store.burst, now)
-        )
 
     def _settle_in_a_fork(self) -> None:
         """Tell the stores of a fork: a limiter tells its own when it is used next, if ever, so that those
@@ -116,7 +113,3 @@ class Family(Generic[S, L]):
             else:
                 limiter.gate.settle()
         self._process = FORKS.count
-
-
-def _size(store: Store) -> tuple[float, int]:
-    return getattr(store, "rate", 0.0), store.burst

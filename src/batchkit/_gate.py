@@ -32,7 +32,7 @@ from batchkit._core.store import Store
 from batchkit._events import Hook, Paused, Waited, emit
 from batchkit._forks import FORKS
 from batchkit._numbers import checked_seconds, span
-from batchkit._parking import Parker, SyncParker
+from batchkit._parking import Parker, SyncParker, unpark_all
 from batchkit._values import Decision
 from batchkit._waiting import Waiters
 from batchkit.abc import Clock
@@ -81,8 +81,8 @@ class Gate(Generic[S]):
         self.clock = clock
         self.number = next(_numbers)
         self.table = [store]
-        self.waits = 0
-        self.waited = 0.0
+        self.waits: int = 0
+        self.waited: float = 0.0
         self.timeouts = 0
         self._now = clock.now
         self._patience = checked_seconds("patience", patience)
@@ -190,13 +190,16 @@ class Gate(Generic[S]):
     def depart(self, now: float, place: Place) -> None:
         """A place is given up."""
         self.line.leave(place)
-        self.waiters.depart(place, now)
+        self.waiters.quit(place)
+        self.waiters.look(now)
 
-    def count(self, place: Place, now: float) -> None:
-        """A place that waited is gone."""
+    def count(self, place: Place, now: float, *, alone: bool = False) -> None:
+        """A place that waited is gone; `alone`: which changes nothing for the others."""
         self.waits += 1
         self.waited += place.waited
-        self.waiters.depart(place, now)
+        self.waiters.quit(place)
+        if not alone:
+            self.waiters.look(now)
 
     def tell(self, place: Place) -> None:
         """Send the event of a place that is gone, if it had to wait."""
@@ -216,15 +219,19 @@ class Gate(Generic[S]):
         """Why a place ended before it went."""
         if place.state is State.REFUSED:
             return self.refusal(place.cost)
-        retry_after = self.alone(lambda now: span(now, self.line.estimate(place.cost, now)))
+        retry_after = self.alone(self.hope, place.cost)
         hope = (
             "a call has to end first" if retry_after == inf else f"they could be there in {retry_after:.3g} s"
         )
+        timeout = 0 if place.once else place.timeout
         return AcquireTimeout(
-            f"{place.cost} permits of {self.name} do not come in within {place.timeout:g} s "
-            f"({self.store}); {hope}",
+            f"{place.cost} permits of {self.name} do not come in within {timeout:g} s ({self.store}); {hope}",
             retry_after=retry_after,
         )
+
+    def hope(self, now: float, cost: int) -> float:
+        """Seconds after which a newcomer could go if nobody ahead leaves; infinite if nobody can say."""
+        return span(now, self.line.estimate(cost, now))
 
     def _go(self, now: float, place: Place) -> float | None:
         if place.state is State.NEW:
@@ -234,8 +241,9 @@ class Gate(Generic[S]):
             self.waiters.enter(place)
             if not self.line.join(place, now):
                 return inf
+        alone = place.state is State.GRANTED and not self.line.clogged
         if self.line.go(place, now):
-            self.count(place, now)
+            self.count(place, now, alone=alone)
             return None
         self.waiters.look(now, here=place)
         self.timeouts += place.state is State.EXPIRED
@@ -247,7 +255,7 @@ class Gate(Generic[S]):
         if self.line.take(place.cost, now):
             place.taken = True
             return GO
-        return Decision(False, span(now, self.line.estimate(place.cost, now)))
+        return Decision(False, self.hope(now, place.cost))
 
     def _abandon(self, now: float, place: Place) -> None:
         if place.taken:
@@ -262,9 +270,13 @@ class Gate(Generic[S]):
 
     def _wake(self, places: list[Place]) -> None:
         """Wake the owners of places; one whose event loop is closed never comes, so it hands on at once."""
-        for place in places:
-            if not place.owner.unpark():
-                self.alone(self.depart, place)
+        if len(places) == 1:
+            if not places[0].owner.unpark():
+                self.alone(self.depart, places[0])
+        elif closed := unpark_all([place.owner for place in places]):
+            for place in places:
+                if place.owner in closed:
+                    self.alone(self.depart, place)
 
     def _pick_up(self) -> None:
         while self._laid:

@@ -244,15 +244,17 @@ class GroupPermit(LearningPermit):
                 raise InvalidCost(f"this call took no permits of {name!r}, but of {sorted(self.cost)}")
             self.cost[name] = settled(self._group.limiters[name].charge, self.cost[name], permits)
 
-    def _try(self) -> bool:
+    async def _go(self) -> bool:
         self._lacked = self._group.lacking(self.cost)
-        return not self._lacked
+        if self._lacked:
+            await self._group.wait(self.cost, self._priority, self._timeout)
+        return self._lacked != []  # no call here, in which Ctrl-C could strike
 
-    async def _acquire(self) -> None:
-        await self._group.wait(self.cost, self._priority, self._timeout)
-
-    def _acquire_sync(self) -> None:
-        self._group.wait_sync(self.cost, self._priority, self._timeout)
+    def _go_sync(self) -> bool:
+        self._lacked = self._group.lacking(self.cost)
+        if self._lacked:
+            self._group.wait_sync(self.cost, self._priority, self._timeout)
+        return self._lacked != []  # no call here, in which Ctrl-C could strike
 
     def _learn(self, answer: object) -> bool:
         group = self._group

@@ -32,9 +32,7 @@ class LearningPermit(ABC):
 
     async def __aenter__(self) -> Self:
         self._heard = False
-        self._limiting = not self._try()
-        if self._limiting:
-            await self._acquire()
+        self._limiting = await self._go()
         try:
             self._sent = self._clock.now()
         except BaseException:  # Ctrl-C, just now: the block does not begin, and so nobody ends it
@@ -44,9 +42,7 @@ class LearningPermit(ABC):
 
     def __enter__(self) -> Self:
         self._heard = False
-        self._limiting = not self._try()
-        if self._limiting:
-            self._acquire_sync()
+        self._limiting = self._go_sync()
         try:
             self._sent = self._clock.now()
         except BaseException:  # Ctrl-C, just now: the block does not begin, and so nobody ends it
@@ -68,16 +64,12 @@ class LearningPermit(ABC):
             self._end()
 
     @abstractmethod
-    def _try(self) -> bool:
-        """Go now, or not at all."""
+    async def _go(self) -> bool:
+        """Return when the call may go, and whether it had to wait for permits."""
 
     @abstractmethod
-    async def _acquire(self) -> None:
-        """Return when the call may go."""
-
-    @abstractmethod
-    def _acquire_sync(self) -> None:
-        """Return when the call may go."""
+    def _go_sync(self) -> bool:
+        """The blocking twin of `_go`."""
 
     @abstractmethod
     def _learn(self, answer: object) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from functools import partial
 from math import inf
 from typing import Self
@@ -286,7 +286,7 @@ class TokenBucket(LocalLimiter[Bucket]):
         self.gate.store.charge(permits, now)
         self.gate.waiters.look(now)
 
-    def _new_store(self, now: float) -> Bucket:
+    def _new_store(self, now: float, key: Hashable) -> Bucket:
         return Bucket(self.rate, self.burst, now)
 
     def _drain(self, now: float, remaining: int) -> None:

@@ -71,24 +71,31 @@ class LocalLimiter(ABC, Generic[S]):
             CostExceedsBurst: it could never be granted.
             ValueError: a priority that is no whole number, a timeout that is none.
         """
-        if priority or timeout is not None:
-            check_wish(priority, timeout)
-        if not self.try_acquire(cost).allowed:
-            await self._wait_turn(cost, priority, timeout)
-
-    async def _wait_turn(self, cost: int, priority: int, timeout: float | None) -> None:
-        gate = self.gate
-        parker = gate.clock.parker()
-        await wait_at(gate.place(cost, priority, timeout, parker), parker, gate.come, gate.abandon)
+        await self.go(cost, priority=priority, timeout=timeout)
 
     def acquire_sync(self, cost: int = 1, *, priority: int = 0, timeout: float | None = None) -> None:
         """The blocking twin of `acquire`, for threads."""
-        if priority or timeout is not None:
-            check_wish(priority, timeout)
-        if not self.try_acquire(cost).allowed:
-            gate = self.gate
-            parker = gate.clock.parker_sync()
-            wait_at_sync(gate.place(cost, priority, timeout, parker), parker, gate.come, gate.abandon)
+        self.go_sync(cost, priority=priority, timeout=timeout)
+
+    async def go(self, cost: int, *, priority: int, timeout: float | None) -> bool:
+        """Acquire, and say whether the caller had to wait for permits."""
+        check_wish(priority, timeout)
+        if self.try_acquire(cost).allowed:
+            return False
+        gate = self.gate
+        parker = gate.clock.parker()
+        await wait_at(gate.place(cost, priority, timeout, parker), parker, gate.come, gate.abandon)
+        return True
+
+    def go_sync(self, cost: int, *, priority: int, timeout: float | None) -> bool:
+        """The blocking twin of `go`."""
+        check_wish(priority, timeout)
+        if self.try_acquire(cost).allowed:
+            return False
+        gate = self.gate
+        parker = gate.clock.parker_sync()
+        wait_at_sync(gate.place(cost, priority, timeout, parker), parker, gate.come, gate.abandon)
+        return True
 
     def permit(self, cost: int = 1, *, priority: int = 0, timeout: float | None = None) -> LocalPermit:
         """An acquire as a context manager, `async with` or `with`, for a call whose true cost is known
@@ -128,7 +135,7 @@ class LocalLimiter(ABC, Generic[S]):
         """What it did so far."""
 
     @abstractmethod
-    def _new_store(self, now: float) -> S:
+    def _new_store(self, now: float, key: Hashable) -> S:
         """A full store of the same size."""
 
     def for_key(self, key: Hashable) -> Self:
@@ -147,6 +154,10 @@ class LocalLimiter(ABC, Generic[S]):
         family = self._family
         held = None if family is None else family.held(key)
         return self.gate.alone(self._find, key) if held is None else held
+
+    def _of_keys(self) -> list[Self]:
+        """The limiters of keys that somebody holds."""
+        return self.gate.alone(lambda now: [] if self._family is None else self._family.members())
 
     def _find(self, now: float, key: Hashable) -> Self:
         if self._family is None:

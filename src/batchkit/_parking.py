@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from math import inf
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
@@ -87,6 +87,11 @@ def in_trio() -> bool:
     return trio is not None and trio.lowlevel.in_trio_task()
 
 
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop of asyncio that runs in this thread, if there is one."""
+    return asyncio._get_running_loop()
+
+
 class ThreadParker:
     """Waits by blocking its thread."""
 
@@ -122,18 +127,18 @@ class AsyncioParker:
     def unpark(self) -> bool:
         if asyncio._get_running_loop() is not self.domain:
             try:
-                self.domain.call_soon_threadsafe(self._wake)
+                self.domain.call_soon_threadsafe(self.wake)
             except RuntimeError:  # the loop is closed
                 return False
         else:
             self._in_turn = self._woken or self._future is None
-            self._wake()
+            self.wake()
         return True
 
     async def park(self, until: float = inf) -> None:
         if not self._woken:
             self._future = self.domain.create_future()
-            timer = None if until == inf else self.domain.call_later(until - self._now(), self._wake)
+            timer = None if until == inf else self.domain.call_later(until - self._now(), self.wake)
             try:
                 await self._future
             finally:
@@ -145,10 +150,34 @@ class AsyncioParker:
             self._in_turn = False
             await asyncio.sleep(0)
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Wake the owner, from its own loop."""
         self._woken = True
         if self._future is not None and not self._future.done():
             self._future.set_result(None)
+
+
+def unpark_all(parkers: Iterable[Parker | SyncParker]) -> list[Parker | SyncParker]:
+    """Wake many, which costs one wake-up for each event loop; those returned are in closed ones."""
+    here = asyncio._get_running_loop()
+    apart: dict[asyncio.AbstractEventLoop, list[AsyncioParker]] = {}
+    closed: list[Parker | SyncParker] = []
+    for parker in parkers:
+        if isinstance(parker, AsyncioParker) and parker.domain is not here:
+            apart.setdefault(parker.domain, []).append(parker)
+        elif not parker.unpark():
+            closed.append(parker)
+    for loop, theirs in apart.items():
+        try:
+            loop.call_soon_threadsafe(_wake_all, theirs)
+        except RuntimeError:  # the loop is closed
+            closed += theirs
+    return closed
+
+
+def _wake_all(parkers: list[AsyncioParker]) -> None:
+    for parker in parkers:
+        parker.wake()
 
 
 class TrioParker:

@@ -70,7 +70,7 @@ class Waiters:
             elif absent.keeper is place:
                 absent.keeper = next(iter(absent.places))
 
-    def depart(self, place: Place, now: float) -> None:
+    def quit(self, place: Place) -> None:
         """It waits no more; its room may need another keeper."""
         domain = place.owner.domain
         room = self._rooms.get(domain)
@@ -82,7 +82,6 @@ class Waiters:
                 room.keeper = next(reversed(room.places))
                 room.until = -inf  # it finds out itself, as soon as it is awake
                 self.to_wake.append(room.keeper)
-        self.look(now)
 
     def look(self, now: float, here: Place | None = None) -> None:
         """Look at the line: to be woken are those who may go, and the keepers whose timers ring too late. The

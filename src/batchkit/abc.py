@@ -6,11 +6,23 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+from batchkit._core.controller import Sample, SharedController
 from batchkit._events import Event, Hook
 from batchkit._parking import Parker, SyncParker
 from batchkit._values import Decision
 
-__all__ = ["Adjustable", "Cache", "Clock", "Event", "Hook", "Limiter", "Parker", "Permit", "SyncParker"]
+__all__ = [
+    "Adjustable",
+    "Cache",
+    "Clock",
+    "Event",
+    "Hook",
+    "Limiter",
+    "Parker",
+    "Permit",
+    "Shared",
+    "SyncParker",
+]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -108,6 +120,19 @@ class Adjustable(Limiter, Protocol):
 
     def statistics(self) -> Any:
         """What it did so far."""
+        ...
+
+
+@runtime_checkable
+class Shared(Protocol):
+    """A limiter of a whole fleet, whose rate a controller decides on for all processes."""
+
+    def share(self, controller: SharedController) -> None:
+        """Have the fleet's rate follow a controller."""
+        ...
+
+    def report(self, sample: Sample) -> None:
+        """Tell the controller what became of a call."""
         ...
 
 

@@ -4,6 +4,6 @@ A controller takes a `Sample` of each call and answers with an `Adjustment` wher
 reads no clock and takes no lock, so that a list of samples is all that its tests need.
 """
 
-from batchkit._core.controller import AIMD, Adjustment, Controller, Cubic, Sample, Verdict
+from batchkit._core.controller import AIMD, Adjustment, Controller, Cubic, Sample, SharedController, Verdict
 
-__all__ = ["AIMD", "Adjustment", "Controller", "Cubic", "Sample", "Verdict"]
+__all__ = ["AIMD", "Adjustment", "Controller", "Cubic", "Sample", "SharedController", "Verdict"]

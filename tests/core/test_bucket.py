@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from math import ceil, inf, nextafter
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from attrs import define, field
@@ -277,3 +277,18 @@ def test_changes_never_let_more_go_than_the_rates_in_force(
     while bucket.take(1, now):
         gone += 1
     assert gone <= ceil(allowed)
+
+
+@pytest.mark.parametrize(
+    ("change", "adds"),
+    [
+        (lambda bucket: None, False),
+        (lambda bucket: bucket.take(1, 0.0), True),
+        (lambda bucket: bucket.change(3, 5, 0.0), True),
+        (lambda bucket: setattr(bucket, "closed_until", 1.0), True),
+    ],
+)
+def test_what_is_full_and_unchanged_says_nothing_that_a_new_one_would_not(change: Any, adds: bool) -> None:
+    bucket = Bucket(2, 5, 0.0)
+    change(bucket)
+    assert bucket.adds_to(Bucket(2, 5, 0.0), 0.0) is adds

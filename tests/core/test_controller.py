@@ -322,3 +322,19 @@ def test_refusals_of_calls_sent_before_the_last_cut_change_nothing(
 def test_the_same_samples_give_the_same_rates(kind: Kind, taken: list[Sample]) -> None:
     one, other = make(kind), make(kind)
     assert [one.feed(sample) for sample in taken] == [other.feed(sample) for sample in taken]
+
+
+@pytest.mark.parametrize("kind", [Cubic, AIMD])
+def test_another_one_goes_on_from_what_it_knew(kind: type[Cubic] | type[AIMD]) -> None:
+    one, other = (kind(10, min_rate=1, max_rate=100) for _ in range(2))
+    other.recall(one.memory())
+    assert other.memory() == one.memory()
+    verdicts = [Verdict.WENT_WELL, Verdict.THROTTLED, Verdict.WENT_WELL, Verdict.THROTTLED] * 5
+    for number, verdict in enumerate(verdicts):
+        turn, idle = (one, other) if number % 2 else (other, one)
+        turn.feed(Sample(verdict, number - 0.05, float(number)))
+        idle.recall(turn.memory())
+    alone = kind(10, min_rate=1, max_rate=100)
+    for number, verdict in enumerate(verdicts):
+        alone.feed(Sample(verdict, number - 0.05, float(number)))
+    assert one.rate == other.rate == alone.rate != 10

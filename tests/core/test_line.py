@@ -72,6 +72,98 @@ def test_first_come_first_served(score: Score) -> None:
     assert score.look(1.5) == "c"
 
 
+class TestForAFleet:
+    """What a limiter needs whose permits come from elsewhere."""
+
+    def test_those_who_want_something_are_told_in_order(self, score: Score) -> None:
+        for name, priority in ("a", 0), ("b", 0), ("c", 1):
+            score.join(name, 0.0, priority=priority)
+        assert score.look(0.5) == "c"
+        assert [place.owner for place in score.line.upcoming(10)] == ["c", "a", "b"]
+        assert [place.owner for place in score.line.upcoming(0)] == ["c"]
+        assert score.line.demand == 3
+
+    def test_who_is_held_wants_what_is_kept_for_it(self, score: Score) -> None:
+        score.join("a", 0.0, cost=2)
+        score.join("b", 0.0)
+        score.line.hold(score.places["a"], inf)
+        assert score.line.demand == 1
+        score.line.hold(score.places["a"], 5.0)
+        assert [place.owner for place in score.line.upcoming(10)] == ["a", "b"]
+        assert score.line.demand == 3
+        score.line.wait(score.places["a"])
+        assert score.line.demand == 3
+        score.leave("a")
+        assert score.line.demand == 1
+
+    def test_who_is_set_aside_is_not_among_them(self, score: Score) -> None:
+        score.join("a", 0.0, party="stalled")
+        score.join("b", 0.0, party="here")
+        assert score.look(0.5) == "a"
+        score.look(1.0)
+        assert score.state("a") is State.ASIDE
+        assert [place.owner for place in score.line.upcoming(10)] == ["b"]
+
+    def test_all_can_be_refused(self, score: Score) -> None:
+        score.join("a", 0.0, party="stalled")
+        score.join("b", 0.0, party="stalled")
+        score.join("c", 0.0, party="here")
+        assert score.look(0.5) == "a"
+        score.look(0.9)
+        score.join("d", 0.9, party="here")
+        assert score.state("a") is score.state("b") is State.ASIDE
+        refused = score.line.refuse()
+        assert sorted(place.owner for place in refused) == list("abcd")
+        assert {place.state for place in refused} == {State.REFUSED}
+        assert score.line.demand == 0
+
+    def test_those_who_are_about_to_come_are_handed_their_permits(self, score: Score) -> None:
+        score.join("a", 0.0)
+        score.join("b", 0.0)
+        score.join("c", 0.0)
+        handed = score.line.hand_over("loop", 1.0)
+        assert [(place.owner, place.state, place.waited) for place in handed] == [
+            ("a", State.GONE, 1.0),
+            ("b", State.GONE, 1.0),
+        ]
+        assert score.line.hand_over("loop", 1.0) == []
+        assert score.bucket.granted == 4
+
+    def test_nothing_is_handed_past_others(self, score: Score) -> None:
+        score.join("a", 0.0, party="thread")
+        score.join("b", 0.0)
+        assert score.line.hand_over("loop", 1.0) == []
+        assert score.look(1.0) == "ab"
+
+    def test_nothing_is_handed_to_who_needs_several_limits_or_came_too_late(self, score: Score) -> None:
+        score.join("a", 0.0)
+        score.places["a"].joint = True
+        assert score.line.hand_over("loop", 1.0) == []
+        score.leave("a")
+        score.join("b", 0.0, deadline=0.7)
+        assert score.line.hand_over("loop", 1.0) == []
+        assert score.look(1.0) == "b"
+        assert score.state("b") is State.EXPIRED
+
+    def test_who_comes_too_late_for_what_it_was_handed_stands_where_it_stood(self, score: Score) -> None:
+        score.join("a", 0.0)
+        score.join("b", 0.0)
+        (a,) = score.line.hand_over("loop", 0.5)
+        score.bucket.charge(-1, 0.9)
+        score.line.rejoin(a)
+        assert not a.taken
+        assert score.look(0.9) == "a"
+
+    def test_a_line_is_clogged_by_grants_that_fill_the_burst(self, score: Score) -> None:
+        score.join("a", 0.0)
+        score.join("b", 0.0, cost=2)
+        assert not score.line.clogged
+        assert score.look(0.5) == "a"
+        assert score.line.clogged
+        assert score.go("a", 0.5)
+        assert not score.line.clogged
+
+
 def test_nobody_has_to_look_while_nobody_waits(score: Score) -> None:
     assert score.line.next_look(0.0) == inf
 

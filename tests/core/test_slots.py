@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import inf
+from typing import Any
 
 import pytest
 
@@ -66,3 +67,18 @@ def test_a_fork_has_no_call_under_way_and_may_end_those_of_its_parent() -> None:
     assert slots.available(0.0) == 2
     assert slots.give_back(1)
     assert not slots.give_back(1)
+
+
+@pytest.mark.parametrize(
+    ("change", "adds"),
+    [
+        (lambda slots: None, False),
+        (lambda slots: slots.take(1, 0.0), True),
+        (lambda slots: slots.change(0, 5, 0.0), True),
+        (lambda slots: setattr(slots, "closed_until", 1.0), True),
+    ],
+)
+def test_what_is_free_and_unchanged_says_nothing_that_new_ones_would_not(change: Any, adds: bool) -> None:
+    slots = Slots(2)
+    change(slots)
+    assert slots.adds_to(Slots(2), 0.0) is adds

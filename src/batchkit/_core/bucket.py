@@ -30,7 +30,7 @@ days, so that above some 1e9 permits/s the clock itself is what is inexact.
 from __future__ import annotations
 
 from math import ceil, inf, nextafter
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Self
 
 _FEW: Final = 3.0  # permits
 _LEAST_GRACE: Final = 0.002  # seconds
@@ -154,6 +154,11 @@ class Bucket:
         part = credit - (self.taken - owed)  # of a permit, that has come in already
         self._size(rate, burst)
         self._start(now if part <= 0.0 else nextafter(now - part / rate, inf), owed)
+
+    def adds_to(self, new: Self, now: float) -> bool:
+        """Whether it says anything that a new one would not: it is not full, or paused, or was changed."""
+        changed = (self.rate, self.burst) != (new.rate, new.burst)
+        return self.closed_until > now or changed or not self.holds(self.burst, now)
 
     def fork(self) -> None:
         """This is a new process now; what was let go stays counted."""

@@ -41,6 +41,7 @@ The state is a few plain numbers and changes in `feed` only.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from enum import Enum
 from math import exp, inf, isfinite, log
 from typing import Final, Protocol
@@ -120,6 +121,18 @@ class Controller(Protocol):
         ...
 
 
+class SharedController(Controller, Protocol):
+    """A controller that can go on from what another one of its kind knew, in another process."""
+
+    def memory(self) -> Sequence[float]:
+        """What it knows: first two moments, in seconds, which may be -inf; then other numbers."""
+        ...
+
+    def recall(self, memory: Sequence[float]) -> None:
+        """Know that, and nothing else."""
+        ...
+
+
 class _Bounded(ABC):
     """A rate within its bounds, when the last cut was, and when everybody pauses."""
 
@@ -152,6 +165,27 @@ class _Bounded(ABC):
         if sample.sent > self._cut_at:
             self._cuts = 0
         return self._move_to(self._grow(sample, elapsed))
+
+    def memory(self) -> list[float]:
+        """What it knows: first two moments, in seconds, which may be -inf; then other numbers."""
+        seen_at = -inf if self._seen_at is None else self._seen_at
+        return [self._cut_at, seen_at, self._rate, self._cuts, *self._more_memory()]
+
+    def recall(self, memory: Sequence[float]) -> None:
+        """Know that, and nothing else."""
+        self._cut_at, seen_at, rate, cuts, *more = memory
+        self._seen_at = None if seen_at == -inf else seen_at
+        self._rate = self._within(rate)
+        self._cuts = int(cuts)
+        self._recall_more(more)
+
+    @abstractmethod
+    def _more_memory(self) -> list[float]:
+        """What a subclass knows."""
+
+    @abstractmethod
+    def _recall_more(self, memory: list[float]) -> None:
+        """Know that."""
 
     @abstractmethod
     def _grow(self, sample: Sample, elapsed: float) -> float:
@@ -232,6 +266,12 @@ class AIMD(_Bounded):
         self._decrease = decrease
         self._earned = 0.0  # permits/s, not yet part of the rate
 
+    def _more_memory(self) -> list[float]:
+        return [self._earned]
+
+    def _recall_more(self, memory: list[float]) -> None:
+        (self._earned,) = memory
+
     def _grow(self, sample: Sample, elapsed: float) -> float:
         if sample.limiting:
             self._earned = min(self._earned + self._increase * elapsed, self._max_rate)
@@ -287,6 +327,12 @@ class Cubic(_Bounded):
         self._climbed = 0.0  # units of time since the cut in which the limiter was what limits
         self._span = _TRUST * self._unit  # seconds, of late, in which
         self._taken = self._span * self._rate  # so many permits were accepted
+
+    def _more_memory(self) -> list[float]:
+        return [self._ceiling, self._foot, self._wait, self._climbed, self._span, self._taken]
+
+    def _recall_more(self, memory: list[float]) -> None:
+        self._ceiling, self._foot, self._wait, self._climbed, self._span, self._taken = memory
 
     def _grow(self, sample: Sample, elapsed: float) -> float:
         self._note(elapsed, sample.cost)

@@ -12,13 +12,18 @@ COMPACT_ABOVE = 64
 
 
 class Held:
-    """The held places of a line: others pass them, but do not take what is kept for the first of them."""
+    """The held places of a line: others pass them, but do not take what is kept for the first of them.
 
-    __slots__ = ("_kept", "_places", "_serial")
+    Attributes:
+        wanted: permits of those for which something is kept.
+    """
+
+    __slots__ = ("_kept", "_places", "_serial", "wanted")
 
     def __init__(self, places: Iterable[Place] = ()) -> None:
         self._places: dict[Place, None] = dict.fromkeys(places)
         self._serial = 0
+        self.wanted = sum(place.cost for place in self._places if place.kept_for < inf)
         self._kept: list[tuple[tuple[float, int], int, Place]] = []  # may hold places that are held no more
         self._compact()
 
@@ -32,13 +37,21 @@ class Held:
         self._places[place] = None
         if until < inf:
             self._serial += 1
+            self.wanted += place.cost
             heappush(self._kept, (place.order, self._serial, place))
             if len(self._kept) > COMPACT_ABOVE + 2 * len(self._places):
                 self._compact()
 
     def remove(self, place: Place) -> None:
         """It is held no more."""
+        if place.kept_for < inf:
+            self.wanted -= place.cost
         del self._places[place]
+
+    @property
+    def kept(self) -> list[Place]:
+        """Those for which something is kept."""
+        return [place for place in self._places if place.kept_for < inf]
 
     def above(self, cost: int) -> list[Place]:
         """Those that cost more."""

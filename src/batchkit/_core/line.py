@@ -170,6 +170,12 @@ class Line:
             return inf
         return self._due_at_once(place.cost + self._promised(place), now)
 
+    @property
+    def clogged(self) -> bool:
+        """Whether the first in line cannot go before somebody who is granted has gone."""
+        head = self._head()
+        return head is not None and head.cost + self.reserved > self.store.burst
+
     def arrive(self, place: Place) -> None:
         """The owner is here, which says that its whole party is."""
         if place.party.is_aside:
@@ -192,6 +198,32 @@ class Line:
     def expire(self, place: Place) -> None:
         """End a place whose deadline is certain to pass."""
         self._end(place, State.EXPIRED)
+
+    def hand_over(self, key: Hashable, now: float) -> list[Place]:
+        """Let those go, in order, whose owners are of that party and about to come: their permits are taken
+        for them. Each has until its `owned_until` to come, or has to `rejoin`. A call that needs several
+        limits, or that came too late, is looked at as usual.
+        """
+        gone: list[Place] = []
+        while (head := self._head()) is not None and head.key == key and not head.joint:
+            if head.deadline < now or not self._may_go(head, now):
+                break
+            self.store.take(head.cost, now, self.reserved)
+            head.taken = True
+            head.waited = now - head.joined
+            head.owned_until = now + self.store.grace
+            self._end(head, State.GONE)
+            gone.append(head)
+        return gone
+
+    def rejoin(self, place: Place) -> None:
+        """Its owner came too late for what was handed over, and gave it back: stand at the old place
+        again.
+        """
+        place.taken = False
+        party = place.party = self._parties.setdefault(place.key, Party())
+        party.standing += 1
+        self._enter(place)
 
     def leave(self, place: Place) -> None:
         """The owner gives up, or is gone for good."""
@@ -218,6 +250,33 @@ class Line:
         if self.reserved and len(self._parties) > 1:  # or they are set aside
             due = min(due, self._first_in_the_way())
         return min(moment, due)
+
+    @property
+    def demand(self) -> int:
+        """Permits that those want who wait, are granted, or are held with something kept for them."""
+        return self.wanted + self.reserved + self._held.wanted
+
+    def upcoming(self, places: int) -> list[Place]:
+        """About so many of those that are to go, in order: the ones that are granted, then some of those that
+        wait, the first of them for certain, and those for whom something is kept.
+        """
+        granted = [place for place in self._granted if place.state is State.GRANTED] if self.reserved else []
+        self._head()
+        waiting = [entry for entry in self._heap[:places] if entry[1].state is State.WAITING]
+        if self._held.wanted:
+            waiting += ((place.order, place) for place in self._held.kept)
+        waiting.sort()
+        return granted + [place for _, place in waiting if not place.party.is_aside]
+
+    def refuse(self) -> list[Place]:
+        """End all places; those returned are to be woken."""
+        granted = [place for place in self._granted if place.state is State.GRANTED]
+        waiting = [place for _, place in self._heap if place.state is State.WAITING]
+        aside = [place for party in self._parties.values() for place in party.aside]
+        refused = granted + waiting + [place for place in aside if place.state is State.ASIDE]
+        for place in refused:
+            self._end(place, State.REFUSED)
+        return refused
 
     def change(self, rate: float, burst: int, now: float) -> list[Place]:
         """Go on at another rate and burst; those returned are to be woken: their cost exceeds the burst

@@ -71,6 +71,7 @@ class Place:
         absent: whether its owner is not there to be called yet.
         joint: whether its call has places in other lines, too, so that a grant here does not yet let it go.
         kept_for: moment at which its permits are to be there while it is held; infinite if nothing is kept.
+        once: whether its owner waits for one answer only.
         queued: whether it stands in the heap of those who wait, which may hold places that no longer do.
     """
 
@@ -91,6 +92,7 @@ class Place:
     joint: bool = False
     kept_for: float = inf
     queued: bool = False
+    once: bool = False
 
     @property
     def ended(self) -> bool:

@@ -7,7 +7,7 @@ taken is told to wait for a release, and no deadline is certain to pass before i
 from __future__ import annotations
 
 from math import inf
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class Slots:
@@ -68,6 +68,12 @@ class Slots:
     def available(self, now: float) -> float:
         """Slots that are free; below zero where more are taken than may be."""
         return self.burst - self.taken
+
+    def adds_to(self, new: Self, now: float) -> bool:
+        """Whether it says anything that a new one would not: calls are under way, or it is paused, or was
+        changed.
+        """
+        return self.closed_until > now or self.burst != new.burst or not self.holds(self.burst, now)
 
     def fork(self) -> None:
         """This is a new process now, in which no call is under way."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, Self
 
 
 class Store(Protocol):
@@ -46,6 +46,10 @@ class Store(Protocol):
 
     def change(self, rate: float, burst: int, now: float) -> None:
         """Go on at another rate and burst."""
+        ...
+
+    def adds_to(self, new: Self, now: float) -> bool:
+        """Whether it says anything that a new one would not."""
         ...
 
     def fork(self) -> None:
