@@ -16,6 +16,7 @@ import pytest
 from sybil import Document, Example
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
+from sybil.region import Lexeme
 
 import batchkit
 from batchkit import exceptions
@@ -24,6 +25,9 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PAGES = sorted((ROOT / "docs").glob("**/*.md"))
 PRINTED = "_printed"  # where a document's namespace keeps what its last Python block printed
+
+
+REDIS = "redis://localhost:6379"  # what the pages say; it stands for a server of the tests
 
 
 def run(example: Example) -> None:
@@ -46,8 +50,13 @@ def blocks(path: Path) -> Document:
 
 
 @pytest.mark.parametrize("path", [README, *PAGES], ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_python_blocks_run_and_print_what_is_shown(path: Path) -> None:
+def test_python_blocks_run_and_print_what_is_shown(path: Path, request: pytest.FixtureRequest) -> None:
+    server = None
     for example in blocks(path).examples():
+        if REDIS in example.parsed:
+            server = server or request.getfixturevalue("valkey")
+            text = example.parsed
+            example.parsed = Lexeme(text.replace(REDIS, server.url()), text.offset, text.line_offset)
         with suppress(SkipTest):  # raised only where a reason is given; without one, sybil just goes on
             example.evaluate()
 

@@ -2,6 +2,8 @@
 asked twice.
 """
 
+from typing import TYPE_CHECKING
+
 from batchkit._adaptive import AdaptiveLimiter
 from batchkit._batcher import Batcher
 from batchkit._cache import TTLCache
@@ -16,8 +18,10 @@ from batchkit._events import (
     LimitChanged,
     Paused,
     RateChanged,
+    Reconnected,
     RunFinished,
     RunStarted,
+    Unavailable,
     Waited,
 )
 from batchkit._executor import BatchedExecutor, OutcomeStream, batched
@@ -29,6 +33,7 @@ from batchkit._values import (
     CacheStatistics,
     ConcurrencyStatistics,
     Decision,
+    FleetStatistics,
     LimiterStatistics,
     Outcome,
     RunReport,
@@ -40,8 +45,13 @@ from batchkit.exceptions import (
     CallCancelled,
     CostExceedsBurst,
     InvalidCost,
+    LimiterClosed,
+    LimiterUnavailable,
     LoadFailed,
 )
+
+if TYPE_CHECKING:
+    from batchkit._redis.limiter import RedisDistributedLimiter as RedisDistributedLimiter
 
 __all__ = [
     "AcquireTimeout",
@@ -61,24 +71,39 @@ __all__ = [
     "CostExceedsBurst",
     "Decision",
     "Event",
+    "FleetStatistics",
     "Hook",
     "InvalidCost",
     "ItemFinished",
     "LimitChanged",
+    "LimiterClosed",
     "LimiterStatistics",
+    "LimiterUnavailable",
     "LoadFailed",
     "Outcome",
     "OutcomeStream",
     "Paused",
     "RateChanged",
+    "Reconnected",
+    "RedisDistributedLimiter",
     "Reservation",
     "RunFinished",
     "RunReport",
     "RunStarted",
     "TTLCache",
     "TokenBucket",
+    "Unavailable",
     "Waited",
     "all_of",
     "batched",
     "limited",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """What imports redis is imported when it is first used."""
+    if name == "RedisDistributedLimiter":
+        from batchkit._redis.limiter import RedisDistributedLimiter
+
+        return RedisDistributedLimiter
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -87,6 +87,32 @@ class Paused(Event):
 
 
 @frozen
+class Unavailable(Event):
+    """A limiter cannot ask Redis, and goes on without it as it was told to.
+
+    Attributes:
+        policy: how: "raise", "deny", "allow" or "local".
+        reason: what went wrong, in words.
+    """
+
+    policy: str
+    reason: str
+
+
+@frozen
+class Reconnected(Event):
+    """A limiter can ask Redis again.
+
+    Attributes:
+        seconds: how long it could not.
+        granted: permits that it let go meanwhile on its own.
+    """
+
+    seconds: float
+    granted: int
+
+
+@frozen
 class RunStarted(Event):
     """An executor began a run.
 

@@ -56,6 +56,24 @@ class LimiterStatistics:
 
 
 @frozen
+class FleetStatistics(LimiterStatistics):
+    """What a limiter of a fleet did so far in this process; `rate`, `burst` and `available` are the fleet's,
+    as last heard.
+
+    Attributes:
+        asked: questions to Redis.
+        held: permits that this process holds and has not let go yet.
+        processes: those that used the limiter within the last half minute, as last heard.
+        unavailable: whether Redis cannot be asked now.
+    """
+
+    asked: int
+    held: int
+    processes: int
+    unavailable: bool
+
+
+@frozen
 class ConcurrencyStatistics:
     """What a limiter of calls at once did so far.
 

@@ -9,6 +9,8 @@ __all__ = [
     "CallCancelled",
     "CostExceedsBurst",
     "InvalidCost",
+    "LimiterClosed",
+    "LimiterUnavailable",
     "LoadFailed",
 ]
 
@@ -35,6 +37,14 @@ class InvalidCost(BatchkitError, ValueError):
 
 class CostExceedsBurst(BatchkitError, ValueError):
     """Never: no full bucket holds that many permits."""
+
+
+class LimiterUnavailable(BatchkitError, ConnectionError):
+    """Redis cannot be asked, and the limiter was told to raise then. The cause says why."""
+
+
+class LimiterClosed(BatchkitError):
+    """The limiter was closed."""
 
 
 class BatchFailed(BatchkitError):

@@ -1,0 +1,1 @@
+"""Limiters of a whole fleet, whose permits come from Redis."""

@@ -1,0 +1,348 @@
+"""The way to Redis: a connection of our own, or one to each node of a cluster. Only this module imports
+redis.
+
+A command is sent once: redis-py's own retries are off, since a command whose reply was lost would be charged
+again. The courier asks again where it has to, under the same number, and is answered once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Sequence
+from inspect import signature
+from ssl import SSLSocket
+from typing import Any, Final, Protocol, TypeAlias, cast
+
+import redis
+from redis.backoff import NoBackoff
+from redis.cluster import RedisCluster
+from redis.exceptions import (
+    AskError,
+    MovedError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+)
+from redis.retry import Retry
+
+from batchkit._clock import MONOTONIC
+
+Keys: TypeAlias = tuple[str, ...]
+Word: TypeAlias = str | bytes
+Command: TypeAlias = tuple[Keys, tuple[Word, ...]]
+Reply: TypeAlias = bytes | Exception
+
+ERRORS: Final = (RedisError, RedisClusterException, OSError)  # the second one is none of the first
+_HEADS: Final = 1024
+_AROUND: Final = 3  # times that a cluster may send us on
+
+
+class Link(Protocol):
+    """Runs a script.
+
+    Attributes:
+        address: the same for all links that go to the same Redis, as far as can be told.
+    """
+
+    address: Hashable
+
+    @property
+    def ready(self) -> bool:
+        """Whether commands can be sent without waiting for anything."""
+        ...
+
+    @property
+    def wire(self) -> tuple[object, int] | None:
+        """A connection and its descriptor, where the system tells when an answer is there."""
+        ...
+
+    def send(self, commands: Sequence[Command], timeout: float) -> None:
+        """Ask that the script is run for each of these keys and arguments; only where it is `ready`. The next
+        is `exchange`, with the same commands.
+
+        Raises:
+            one of `ERRORS`: nobody is there.
+        """
+        ...
+
+    def exchange(self, commands: Sequence[Command], timeout: float) -> list[Reply]:
+        """Run the script for each of these keys and arguments, in one round trip.
+
+        Returns:
+            Its answers, or for each command that was refused the error.
+
+        Raises:
+            one of `ERRORS`: nobody answers.
+        """
+        ...
+
+    def close(self) -> None:
+        """Hang up; the next exchange connects again."""
+        ...
+
+    def forget(self) -> None:
+        """This is another process now, which has no connection yet."""
+        ...
+
+
+def link_to(target: object, script: str) -> Link:
+    """The way to the Redis of a URL or of a client, whose settings count, but for its retries and timeouts.
+
+    Raises:
+        ValueError: no URL of Redis.
+        TypeError: something else.
+    """
+    if isinstance(target, str):
+        return Wire(cast(Any, redis.ConnectionPool).from_url(target), script, target)
+    if isinstance(target, RedisCluster):
+        return Nodes(target, script)
+    if isinstance(target, redis.Redis):
+        return Wire(target.connection_pool, script, id(target.connection_pool))
+    raise TypeError(
+        f"a URL, a redis.Redis or a redis.cluster.RedisCluster is needed, not {type(target).__name__}; "
+        "one limiter serves threads, asyncio and trio alike, so that the blocking client is the one to give"
+    )
+
+
+class Wire:
+    """One connection, of the kind that a pool makes."""
+
+    def __init__(self, pool: Any, script: str, address: Hashable = None) -> None:
+        self.address = address
+        self._pool = pool
+        self._script = script
+        self._sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+        self._connection: Any = None
+        self._sent = False
+        self._heads: dict[Keys, bytes] = {}  # of commands, by their keys
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is connected."""
+        return self._connection is not None
+
+    @property
+    def wire(self) -> tuple[object, int] | None:
+        """The connection, unless its answers are encrypted: part of one may be there, and the rest not."""
+        connection = self._connection
+        sock = None if connection is None else connection._sock
+        if sock is None or isinstance(sock, SSLSocket):
+            return None
+        return connection, sock.fileno()
+
+    def send(self, commands: Sequence[Command], timeout: float) -> None:
+        """Ask that the script is run for each of these keys and arguments."""
+        connection = self._connection
+        self._limit(connection, timeout)
+        self._sent = True
+        connection.send_packed_command([b"".join(map(self._packed, commands))], check_health=False)
+
+    def exchange(self, commands: Sequence[Command], timeout: float) -> list[Reply]:
+        """Run the script for each of these keys and arguments."""
+        until = MONOTONIC.now() + timeout
+        fresh = self._connection is None
+        try:
+            return self._exchange(commands, timeout)
+        except (redis.ConnectionError, OSError) as error:
+            self.close()
+            left = until - MONOTONIC.now()
+            if fresh or isinstance(error, TimeoutError) or left <= 0:
+                raise
+        except BaseException:
+            self.close()
+            raise
+        try:
+            return self._exchange(
+                commands, left
+            )  # it was closed while nobody looked: once more, on a new one
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, command: Command, timeout: float, *, asking: bool = False) -> Reply:
+        """Run the script once, also where its keys are on their way to this node."""
+        try:
+            connection = self._connected(timeout)
+            if asking:
+                self._send(connection, [("ASKING",)])
+                self._read(connection)
+            return self._exchange([command], timeout)[0]
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Hang up."""
+        connection, self._connection, self._sent = self._connection, None, False
+        if connection is not None:
+            connection.disconnect()
+
+    def forget(self) -> None:
+        """Leave the connection to the process that has it."""
+        self._connection, self._sent = None, False
+
+    def _exchange(self, commands: Sequence[Command], timeout: float) -> list[Reply]:
+        connection = self._connected(timeout)
+        if not self._sent:
+            self.send(commands, timeout)
+        replies = [self._read(connection) for _ in commands]
+        self._sent = False
+        unknown = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if unknown:  # the server was restarted, or its scripts were flushed: say the script, once
+            self._send(connection, [("SCRIPT", "LOAD", self._script)])
+            loaded = self._read(connection)
+            if isinstance(loaded, Exception):
+                for index in unknown:
+                    replies[index] = loaded
+                return replies
+            again = self._exchange([commands[index] for index in unknown], timeout)
+            for index, reply in zip(unknown, again, strict=True):
+                replies[index] = reply
+        if any(map(_is_read_only, replies)):
+            self.close()  # a replica now: whoever is the master is found by connecting again
+        return replies
+
+    def _connected(self, timeout: float) -> Any:
+        connection = self._connection
+        if connection is None:
+            self._sent = False
+            pool = self._pool
+            settings = {
+                **{key: pool.connection_kwargs[key] for key in pool.connection_kwargs if "maint_" not in key},
+                "retry": Retry(NoBackoff(), 0),
+                "protocol": 2,
+                "decode_responses": False,
+                "health_check_interval": 0,
+                "socket_timeout": timeout,
+                "socket_connect_timeout": timeout,
+            }
+            connection = pool.connection_class(**settings)
+            connection.connect()
+            self._connection = connection
+        self._limit(connection, timeout)
+        return connection
+
+    def _limit(self, connection: Any, timeout: float) -> None:
+        if connection.socket_timeout != timeout:
+            connection.socket_timeout = timeout
+            connection._sock.settimeout(timeout)
+
+    def _packed(self, command: Command) -> bytes:
+        keys, words = command
+        known = self._heads.get(keys)
+        if known is None:
+            known = b"".join(map(_word, ("EVALSHA", self._sha, str(len(keys)), *keys)))
+            if len(self._heads) < _HEADS:
+                self._heads[keys] = known
+        return b"*%d\r\n%b%b" % (3 + len(keys) + len(words), known, b"".join(map(_word, words)))
+
+    def _send(self, connection: Any, commands: Sequence[Sequence[Word]]) -> None:
+        connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+
+    def _read(self, connection: Any) -> Any:
+        try:
+            return connection.read_response()
+        except ResponseError as error:
+            return error
+
+
+def _is_read_only(reply: Reply) -> bool:
+    """Whether a replica refused to write; before Redis 7 it says so in the error of the script."""
+    return isinstance(reply, ReadOnlyError) or (
+        isinstance(reply, ResponseError) and "-READONLY" in str(reply)
+    )
+
+
+def _word(word: Word) -> bytes:
+    text = word.encode() if isinstance(word, str) else word
+    return b"$%d\r\n%b\r\n" % (len(text), text)
+
+
+class Nodes:
+    """A connection to each node of a cluster that has to be asked."""
+
+    def __init__(self, client: Any, script: str) -> None:
+        self.address: Hashable = id(client)
+        self._client = client
+        self._script = script
+        self._wires: dict[str, Wire] = {}
+
+    @property
+    def ready(self) -> bool:
+        """False: which node has what is found out on the way."""
+        return False
+
+    @property
+    def wire(self) -> tuple[object, int] | None:
+        """None: there are several."""
+        return None
+
+    def send(self, commands: Sequence[Command], timeout: float) -> None:
+        """Nothing, since it is never `ready`."""
+
+    def exchange(self, commands: Sequence[Command], timeout: float) -> list[Reply]:
+        """Run the script for each of these keys and arguments, at the node that has them."""
+        by_node: dict[str, list[int]] = {}
+        for index, (keys, _) in enumerate(commands):
+            by_node.setdefault(self._node_of(keys[0]).name, []).append(index)
+        replies: list[Reply] = [b""] * len(commands)
+        for name, indexes in by_node.items():
+            try:
+                answers = self._wire(name).exchange([commands[index] for index in indexes], timeout)
+            except ERRORS as error:  # the other nodes may be there
+                self._look_again(name)
+                answers = [error] * len(indexes)
+            for index, answer in zip(indexes, answers, strict=True):
+                try:
+                    replies[index] = self._follow(commands[index], answer, timeout)
+                except ERRORS as error:
+                    replies[index] = error
+        return replies
+
+    def close(self) -> None:
+        """Hang up."""
+        for wire in self._wires.values():
+            wire.close()
+
+    def forget(self) -> None:
+        """Leave the connections to the process that has them."""
+        self._wires = {}
+
+    def _node_of(self, key: str) -> Any:
+        return self._client.get_node_from_key(key)
+
+    def _wire(self, name: str) -> Wire:
+        if name not in self._wires:
+            node = self._client.get_node(node_name=name)
+            client = node.redis_connection or self._client.get_redis_connection(node)
+            self._wires[name] = Wire(client.connection_pool, self._script)
+        return self._wires[name]
+
+    def _follow(self, command: Command, reply: Reply, timeout: float) -> Reply:
+        """Go where the cluster sends us."""
+        for _ in range(_AROUND):
+            if isinstance(reply, MovedError):  # which is a kind of AskError
+                self._look_again()
+                reply = self._wire(self._node_of(command[0][0]).name).run(command, timeout)
+            elif isinstance(reply, AskError):
+                there: Any = reply
+                name = f"{there.host}:{there.port}"
+                if self._client.get_node(node_name=name) is None:  # a new one
+                    self._look_again()
+                reply = self._wire(name).run(command, timeout, asking=True)
+            else:
+                break
+        return reply
+
+    def _look_again(self, failed: str | None = None) -> None:
+        """Ask the cluster which node has what; last of all the one that failed, if redis-py can be told so:
+        it may hang, and the client's own timeouts count here.
+        """
+        look = self._client.nodes_manager.initialize
+        last = {"last_failed_node_name": failed}
+        try:
+            look(**last if last.keys() <= signature(look).parameters.keys() else {})
+        except ERRORS:  # nobody there knows: those who wait learn from the error that led here
+            return

@@ -1,0 +1,59 @@
+"""The names of keys in Redis: bounded, and never the same for two limiters. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable
+from typing import Final, cast
+from urllib.parse import quote
+
+_LONGEST: Final = 200  # characters; longer ones are told apart by a hash
+
+
+def names(prefix: str, key: str, tag: str | None, of: str = "") -> tuple[str, str, str]:
+    """The keys of a limiter: its bucket, its line, the processes that were here. All have one hash tag, so
+    that they lie on the same node of a cluster.
+
+    Args:
+        prefix: what the names of all keys start with.
+        key: what the limiter is called.
+        tag: the hash tag, if it is not the key.
+        of: which one of a family it is, made by `part`.
+
+    Raises:
+        ValueError: an empty key, tag or prefix.
+    """
+    given: dict[str, object] = {"key": key, "tag": tag, "prefix": prefix}
+    for what, text in given.items():
+        if text == "" or not isinstance(text, str | None):
+            raise ValueError(f"a {what} is a text that is not empty, not {text!r}")
+    own = bounded(quote(key, safe="") + (f"/{of}" if of else ""))
+    base = f"{quote(prefix, safe='')}:{{{own if tag is None else bounded(quote(tag, safe=''))}}}"
+    if tag is not None:
+        base += f":{own}"
+    return base, f"{base};line", f"{base};here"
+
+
+def bounded(text: str) -> str:
+    """The text, or what stands for it if it is long: no quoted text has a plus."""
+    if len(text) <= _LONGEST:
+        return text
+    return f"{text[:40]}+{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}"
+
+
+def part(key: Hashable) -> str:
+    """A key of a family as a text that no other key has.
+
+    Raises:
+        TypeError: a key that is no text, bytes, whole number, or tuple of those.
+    """
+    if isinstance(key, str):
+        return quote(key, safe="") or "="
+    if isinstance(key, bytes):
+        return f"'{quote(key, safe='')}"
+    if isinstance(key, int) and not isinstance(key, bool):
+        return f"={key}"
+    if isinstance(key, tuple):
+        items = cast("tuple[Hashable, ...]", key)
+        return f"({''.join(f'{part(item)},' for item in items)})"
+    raise TypeError(f"a key in Redis is a str, bytes, int or a tuple of those, not {type(key).__name__}")

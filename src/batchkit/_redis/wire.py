@@ -1,0 +1,254 @@
+"""What is said to Redis, and what it answers: from values to words and back. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from struct import pack, unpack
+from typing import Final
+
+from attrs import define, frozen
+
+MICROSECONDS: Final = 1e6
+_SERVED, _LATE, _AGAIN = range(3)
+
+
+def script(name: str) -> str:
+    """The text of a script that is part of this package."""
+    return files("batchkit._redis").joinpath(name).read_text(encoding="utf-8")
+
+
+@frozen
+class Calls:
+    """Calls of one cost that wait one after the other.
+
+    Attributes:
+        count: how many.
+        cost: permits of each.
+        age: seconds since the first of them came, more by its priority.
+    """
+
+    count: int
+    cost: int
+    age: float
+
+
+@define
+class Orders:
+    """What a process has to say about a limiter, beside what it wants.
+
+    Attributes:
+        back: permits that it did not use.
+        back_since: when the oldest of them was granted, in microseconds of the server's clock.
+        went: permits that might go at once, and went then or were handed back.
+        charge: permits that calls cost beyond what they took; less, below zero.
+        pause: seconds for which nobody is to go.
+        drain: permits that are to be left at most.
+        size: the new rate and burst.
+    """
+
+    back: int = 0
+    back_since: float = 0.0
+    went: int = 0
+    charge: int = 0
+    pause: float = 0.0
+    drain: int | None = None
+    size: tuple[float, int] | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.back or self.charge or self.pause or self.size) or self.drain is not None
+
+    def add(self, later: Orders) -> None:
+        """Say that, too, as if it had been said after this."""
+        if later.back:
+            self.back_since = min(self.back_since, later.back_since) if self.back else later.back_since
+            self.back += later.back
+        if self.drain is not None:  # which Redis does last
+            self.drain = max(0, self.drain + later.back - later.charge)
+        self.went += later.went
+        self.charge += later.charge
+        self.pause = max(self.pause, later.pause)
+        if later.drain is not None:
+            self.drain = later.drain if self.drain is None else min(self.drain, later.drain)
+        self.size = later.size or self.size
+
+
+@frozen
+class Opinion:
+    """What a controller of the rate says that a process has for the fleet.
+
+    Attributes:
+        edition: the number of what it knew before.
+        rate: permits a second.
+        pause: seconds for which nobody is to go.
+        memory: what it knows now; empty if it only wants to know what the others do.
+    """
+
+    edition: int
+    rate: float = 0.0
+    pause: float = 0.0
+    memory: Sequence[float] = ()
+
+    def numbers(self) -> list[float]:
+        """Part of the argument of the script."""
+        return [self.edition, self.rate, self.pause * MICROSECONDS, *self.memory]
+
+
+@frozen
+class Ask:
+    """One question of a process about one limiter.
+
+    Attributes:
+        process: who asks.
+        serial: number of the question; the same one is answered once.
+        deadline: the moment of the server's clock (microseconds) after which it is not to be answered; 0 for
+            never.
+        presence: 2 with the first question, 1 to be counted among those who are here, 0 otherwise.
+        rate, burst: as configured.
+        cold: whether a bucket that is not known starts empty.
+        horizon: seconds that may be booked ahead.
+        orders: what there is to say.
+        extra: permits beyond those that calls wait for.
+        stands: whether the process is to have a place in line for what is not granted.
+        calls: those that wait, in order.
+        opinion: what a controller of the rate says; None without one.
+    """
+
+    process: str
+    serial: int
+    deadline: float
+    presence: int
+    rate: float
+    burst: int
+    cold: bool
+    horizon: float
+    orders: Orders
+    extra: int
+    stands: bool
+    calls: Sequence[Calls]
+    opinion: Opinion | None = None
+
+    def words(self) -> tuple[str, bytes]:
+        """The arguments of the script."""
+        orders = self.orders
+        rate, burst = orders.size or (0.0, 0)
+        numbers: list[float] = [
+            self.serial,
+            self.deadline,
+            self.presence,
+            self.rate,
+            self.burst,
+            self.cold,
+            self.horizon * MICROSECONDS,
+            orders.back,
+            orders.back_since,
+            orders.went,
+            orders.charge,
+            orders.pause * MICROSECONDS,
+            -1 if orders.drain is None else orders.drain,
+            rate,
+            burst,
+            self.extra,
+            self.stands,
+        ]
+        opinion = [] if self.opinion is None else self.opinion.numbers()
+        numbers += len(opinion), *opinion
+        for calls in self.calls:
+            numbers += calls.count, calls.cost, round(calls.age * MICROSECONDS)
+        return self.process, pack(f">{len(numbers)}d", *numbers)
+
+
+@frozen
+class Answer:
+    """What Redis says about one limiter.
+
+    Attributes:
+        again: whether this was said before, and the question came twice.
+        now: the moment of the server's clock, in microseconds.
+        version: how often rate or burst were changed.
+        rate, burst: as they are.
+        at_once: permits that may go now.
+        later: further permits granted, of which the k-th comes in when `start + k` have (below zero: now).
+        start: permits that are to come in before those.
+        leased: permits to go now, or in the time of a lease.
+        closed: seconds for which nobody goes.
+        look: seconds before which it is in vain to ask for more.
+        owed: permits that are to come in until the bucket is full.
+        gone: permits let go by all processes.
+        members: processes that were here lately; 0 if nobody asked.
+        lasts: seconds for which a permit that may go at once, or a lease, is good.
+        heard: whether the opinion was taken over.
+        edition: the number of what the controller of the fleet knows.
+        memory: that.
+    """
+
+    again: bool
+    now: float
+    version: int
+    rate: float
+    burst: int
+    at_once: int
+    later: int
+    start: float
+    leased: int
+    closed: float
+    look: float
+    owed: float
+    gone: int
+    members: int
+    lasts: float
+    heard: bool = False
+    edition: int = 0
+    memory: tuple[float, ...] = ()
+
+
+@frozen
+class TooLate:
+    """The question was not answered: it came after its deadline, or after a later one."""
+
+    now: float
+
+
+def read(answer: bytes) -> Answer | TooLate:
+    """What the script answered."""
+    kind, now, *rest = unpack(f">{len(answer) // 8}d", answer)
+    if kind == _LATE:
+        return TooLate(now)
+    (
+        version,
+        rate,
+        burst,
+        at_once,
+        later,
+        start,
+        leased,
+        closed,
+        look,
+        owed,
+        gone,
+        members,
+        lasts,
+        heard,
+        edition,
+        *memory,
+    ) = rest
+    return Answer(
+        kind == _AGAIN,
+        now,
+        int(version),
+        rate,
+        int(burst),
+        int(at_once),
+        int(later),
+        start,
+        int(leased),
+        closed / MICROSECONDS,
+        look / MICROSECONDS,
+        owed,
+        int(gone),
+        int(members),
+        lasts / MICROSECONDS,
+        heard > 0,
+        int(edition),
+        tuple(memory),
+    )

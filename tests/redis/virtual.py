@@ -1,0 +1,171 @@
+"""The script on a real server, with a clock that the test moves."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from attrs import evolve
+from redis.crc import key_slot
+
+from batchkit._redis.names import names
+from batchkit._redis.wire import MICROSECONDS, Answer, Ask, Calls, Orders, TooLate, read, script
+from tests.servers import Server
+
+BEGIN: Final = 1_700_000_000_000_000  # microseconds
+CLOCK: Final = "local time = redis.call('TIME')\nlocal now = time[1] * 1000000 + time[2]\n"
+NO_ORDERS: Final = Orders()
+
+_limiters = itertools.count()
+
+
+def virtual_script() -> str:
+    """The script, but what the time is comes as a last argument."""
+    text = script("bucket.lua")
+    assert text.count(CLOCK) == 1, "the two lines that read the clock are not as they were"
+    assert text.count("'TIME'") == 1, "the clock is read elsewhere, too"
+    return text.replace(CLOCK, "local now = tonumber(ARGV[3])\n")
+
+
+def one(age: float = 0.0, cost: int = 1, count: int = 1) -> list[Calls]:
+    """Calls of one cost."""
+    return [Calls(count, cost, age)]
+
+
+class Fleet:
+    """One limiter in a server, as its processes see it.
+
+    Attributes:
+        now: microseconds of the virtual clock.
+        asked: questions so far.
+        prompt: whether what may go at once does, and the next question of its process says so.
+    """
+
+    def __init__(
+        self, server: Server, rate: float, burst: int, *, horizon: float = 0.0, virtual: bool = True
+    ) -> None:
+        self.rate, self.burst, self.horizon = rate, burst, horizon
+        self.server = server
+        self.now = BEGIN
+        self.asked = 0
+        self.prompt = True
+        self._went: dict[str, int] = {}
+        self.keys = names("test", f"limiter {next(_limiters)}", None)
+        self._virtual = virtual
+        self._serials: dict[str, int] = {}
+        self._client = server.client()
+        self._sha = self._run(
+            "SCRIPT", "LOAD", virtual_script() if virtual else script("bucket.lua")
+        ).decode()
+
+    def at(self, seconds: float) -> None:
+        """Set the virtual clock to so many seconds after its beginning."""
+        self.now = BEGIN + round(seconds * MICROSECONDS)
+
+    @property
+    def reach(self) -> float:
+        """Permits that may be booked ahead: those of the horizon, and two more unless the rate is low."""
+        return self.rate * self.horizon + (2 if self.rate >= 4 else 0)
+
+    def advance(self, seconds: float) -> None:
+        """Move the virtual clock."""
+        self.now += round(seconds * MICROSECONDS)
+
+    @property
+    def seconds(self) -> float:
+        """What the virtual clock shows, since its beginning."""
+        return (self.now - BEGIN) / MICROSECONDS
+
+    def question(
+        self,
+        process: str = "a",
+        calls: Sequence[Calls] = (),
+        *,
+        serial: int | None = None,
+        deadline: float = 0.0,
+        presence: int = 0,
+        rate: float | None = None,
+        burst: int | None = None,
+        cold: bool = False,
+        orders: Orders = NO_ORDERS,
+        extra: int = 0,
+        stands: bool = True,
+    ) -> Ask:
+        """A question; each one of a process has a number of its own unless one is given."""
+        orders = evolve(orders, went=orders.went + self._went.pop(process, 0))
+        if serial is None:
+            serial = self._serials[process] = self._serials.get(process, 0) + 1
+        return Ask(
+            process,
+            serial,
+            deadline,
+            presence,
+            rate or self.rate,
+            burst or self.burst,
+            cold,
+            self.horizon,
+            orders,
+            extra,
+            stands,
+            calls,
+        )
+
+    def put(self, ask: Ask) -> Answer | TooLate:
+        """Have the script answer a question."""
+        self.asked += 1
+        now = (str(self.now),) if self._virtual else ()
+        return read(self._run("EVALSHA", self._sha, len(self.keys), *self.keys, *ask.words(), *now))
+
+    def ask(self, process: str = "a", calls: Sequence[Calls] = (), **kwargs: Any) -> Answer:
+        """Put a question that is not too late."""
+        answer = self.put(self.question(process, calls, **kwargs))
+        assert isinstance(answer, Answer)
+        if self.prompt and not answer.again:
+            moments = dues(answer, calls)
+            self._went[process] = sum(cost for moment, cost in moments if moment <= self.seconds + 1e-6)
+        return answer
+
+    def takes(self, process: str = "a", cost: int = 1, **kwargs: Any) -> bool:
+        """Whether a call that does not stand in line may go now."""
+        calls = one(cost=cost)
+        moments = dues(self.ask(process, calls, stands=False, **kwargs), calls)
+        return bool(moments) and moments[0][0] <= self.seconds + 1e-6
+
+    def run(self, *command: str | bytes | float) -> Any:
+        """One command about one of its keys."""
+        return self._run(*command)
+
+    def slots(self) -> set[int]:
+        """The slots of its keys in a cluster."""
+        return {key_slot(key.encode()) for key in self.keys}
+
+    def _run(self, *command: str | bytes | float) -> Any:
+        execute: Callable[..., Any] = self._client.execute_command
+        return execute(*command)
+
+
+def dues(answer: Answer, asked: Sequence[Calls]) -> list[tuple[float, int]]:
+    """When each call that was served may go, by the virtual clock in seconds, and its cost."""
+    now = (answer.now - BEGIN) / MICROSECONDS
+    granted, used = answer.at_once + answer.later, 0
+    moments: list[tuple[float, int]] = []
+    for calls in asked:
+        for _ in range(min(calls.count, (granted - used) // calls.cost)):
+            used += calls.cost
+            ahead = answer.start + used - answer.at_once if used > answer.at_once else 0.0
+            moments.append((now + max(0.0, ahead / answer.rate, answer.closed), calls.cost))
+    assert used == granted, "what is granted is what calls want"
+    return moments
+
+
+def worst_excess(gone: Sequence[tuple[float, int]], rate: float, burst: int) -> float:
+    """The permits by which the worst window exceeds `rate * T + burst`: if none does, a bucket that is owed
+    them all is never owed more than its burst.
+    """
+    owed, before, worst = 0.0, 0.0, 0.0
+    for moment, cost in sorted(gone):
+        owed = max(0.0, owed - (moment - before) * rate) + cost
+        before = moment
+        worst = max(worst, owed)
+    return worst - burst
