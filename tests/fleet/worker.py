@@ -1,0 +1,72 @@
+"""A process of a fleet: tasks that acquire again and again until a moment. It prints when each call came and
+went.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from typing import Any
+
+from batchkit import AcquireTimeout, AdaptiveLimiter, RedisDistributedLimiter, TokenBucket
+
+
+class TooManyRequests(Exception):
+    status_code = 429
+
+
+async def call(limiter: RedisDistributedLimiter, start: float, end: float, **how: Any) -> list[list[float]]:
+    """Calls that came and went, one after the other."""
+    await asyncio.sleep(max(0.0, start - time.monotonic()))
+    gone: list[list[float]] = []
+    while (came := time.monotonic()) < end:
+        try:
+            await limiter.acquire(timeout=end - came, **how)
+        except AcquireTimeout:
+            break
+        gone.append([came, time.monotonic()])
+    return gone
+
+
+async def main(url: str, start: float, end: float, tasks: int, options: dict[str, Any]) -> None:
+    limiter = RedisDistributedLimiter(url, "quota", **options)
+    await asyncio.sleep(max(0.0, start - time.monotonic()))
+    gone = await asyncio.gather(*(call(limiter, start, end) for _ in range(tasks)))
+    json.dump([each for task in gone for each in task], sys.stdout)
+
+
+async def adapt(url: str, end: float, capacity: float, processes: int, tasks: int) -> None:
+    """Adaptive limiters, of which each stands for a process, against a server that refuses above a
+    capacity.
+    """
+    server = TokenBucket(capacity, 10)
+    refused = accepted = 0
+
+    async def work(limiter: AdaptiveLimiter) -> None:
+        nonlocal refused, accepted
+        while time.monotonic() < end:
+            async with limiter.permit() as permit:
+                await asyncio.sleep(0.03)
+                if server.try_acquire():
+                    accepted += 1
+                else:
+                    refused += 1
+                    permit.hear(429)
+
+    limiters = [
+        AdaptiveLimiter(RedisDistributedLimiter(url, "quota", rate=10, burst=1), min_rate=1, max_rate=100)
+        for _ in range(processes)
+    ]
+    await asyncio.gather(*(work(limiter) for limiter in limiters for _ in range(tasks // processes)))
+    json.dump([accepted, refused], sys.stdout)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "adapt":
+        url, end, capacity, processes, count = sys.argv[2:]
+        asyncio.run(adapt(url, float(end), float(capacity), int(processes), int(count)))
+    else:
+        url, begin, end, count, options = sys.argv[1:]
+        asyncio.run(main(url, float(begin), float(end), int(count), json.loads(options)))
