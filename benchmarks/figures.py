@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from statistics import median, quantiles
 
@@ -40,6 +41,24 @@ def over_bound(moments: Iterable[float], rate: float, burst: int) -> float:
         lowest = min(lowest, lead)
         worst = max(worst, lead - lowest + 1 - burst)
     return worst
+
+
+def most_in_a_window(moments: Sequence[float], seconds: float) -> int:
+    """The most permits that were used within any window of that length.
+
+    Args:
+        moments: when each permit was used, in ascending order.
+        seconds: of the window; one that is used at its very end is in.
+    """
+    return max((bisect_right(moments, moment + seconds) - n for n, moment in enumerate(moments)), default=0)
+
+
+def binned(moments: Iterable[float], width: float, seconds: float) -> list[float]:
+    """How many of the moments, from 0, lie in each stretch of that width."""
+    counts = [0.0] * max(1, round(seconds / width))
+    for moment in moments:
+        counts[min(max(0, int(moment / width)), len(counts) - 1)] += 1
+    return counts
 
 
 def overtaken(numbers: Iterable[int]) -> int:

@@ -7,6 +7,7 @@ Rules
    beside us and the peers.
 3. The making of what is measured is not timed, and no garbage is collected during a timing.
 4. What a case does must be seen to be done: a case that loses items or breaks its bound says so, or fails.
+5. A case that fails is named with its reason, and the others go on: see `Failure`.
 
 A suite is a `Suite` in the `SUITES` of a module of `benchmarks.suites`; a new module there is found.
 """
@@ -39,10 +40,18 @@ class Sample:
     Attributes:
         seconds: what all operations took together.
         extras: other figures by name, unit included; the larger, the worse.
+        typical: other figures of which neither end is worse, so that their median is told.
+        series: figures over time, if there are any.
     """
 
     seconds: float
     extras: Mapping[str, float] = field(default_factory=dict[str, float])
+    typical: Mapping[str, float] = field(default_factory=dict[str, float])
+    series: Sequence[float] = ()
+
+
+class Failure(Exception):
+    """Raised by a measure: the case did not do its work in this round. It stands in the place of a sample."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +104,8 @@ class Suite:
         cases: makes the cases; called when the suite runs, since it imports the peers.
         unit: of the times in the table: for one operation, or for all of them.
         rounds: how often each case is timed, if not told otherwise.
+        seconds: how long each timing lasts, if it is a time that ends it, and not a number of operations;
+            operations are milliseconds then.
     """
 
     name: str
@@ -102,9 +113,11 @@ class Suite:
     cases: Callable[[], Sequence[Case | Skipped]]
     unit: Unit = "ns"
     rounds: int = 7
+    seconds: float | None = None
 
 
-Samples = list[tuple[Case, list[Sample]]]
+Taken = Sample | Failure
+Samples = list[tuple[Case, list[Taken]]]
 
 
 def run_suite(cases: Sequence[Case], *, rounds: int, seed: int, scale: float = 1.0) -> Samples:
@@ -117,14 +130,14 @@ def run_suite(cases: Sequence[Case], *, rounds: int, seed: int, scale: float = 1
         scale: the part of each case's operations that is done.
     """
     chance = random.Random(seed)
-    samples: list[list[Sample]] = [[] for _ in cases]
+    samples: list[list[Taken]] = [[] for _ in cases]
     for _ in range(rounds):
         for index, sample in _round(cases, chance, scale):
             samples[index].append(sample)
     return list(zip(cases, samples, strict=True))
 
 
-def _round(cases: Sequence[Case], chance: random.Random, scale: float) -> Iterator[tuple[int, Sample]]:
+def _round(cases: Sequence[Case], chance: random.Random, scale: float) -> Iterator[tuple[int, Taken]]:
     """The number of each case, with its sample. Those of one event loop run in a row, by chance."""
     kinds: list[Backend | None] = [None, "asyncio", "trio"]
     chance.shuffle(kinds)
@@ -141,21 +154,27 @@ def _backend(case: Case) -> Backend | None:
     return case.backend if isinstance(case, AsyncCase) else None
 
 
-def _measure_sync(cases: Sequence[Case], turns: list[int], scale: float) -> list[tuple[int, Sample]]:
-    samples: list[tuple[int, Sample]] = []
+def _measure_sync(cases: Sequence[Case], turns: list[int], scale: float) -> list[tuple[int, Taken]]:
+    samples: list[tuple[int, Taken]] = []
     for index in turns:
         case = cases[index]
         if isinstance(case, SyncCase):
-            samples.append((index, case.measure(scaled(case, scale))))
+            try:
+                samples.append((index, case.measure(scaled(case, scale))))
+            except Failure as failure:
+                samples.append((index, failure))
     return samples
 
 
-async def _measure_async(cases: Sequence[Case], turns: list[int], scale: float) -> list[tuple[int, Sample]]:
-    samples: list[tuple[int, Sample]] = []
+async def _measure_async(cases: Sequence[Case], turns: list[int], scale: float) -> list[tuple[int, Taken]]:
+    samples: list[tuple[int, Taken]] = []
     for index in turns:
         case = cases[index]
         if isinstance(case, AsyncCase):
-            samples.append((index, await case.measure(scaled(case, scale))))
+            try:
+                samples.append((index, await case.measure(scaled(case, scale))))
+            except Failure as failure:
+                samples.append((index, failure))
     return samples
 
 

@@ -17,6 +17,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.suites.redis import BIN, SATURATED_BURST, SATURATED_RATE
+
 COLOURS = {"floor": "#8c959f", "batchkit": "#0969da", "peer": "#d4a72c"}
 PAPER, INK, GRID = "#f6f8fa", "#24292f", "#d0d7de"
 STYLE: dict[Any, Any] = {
@@ -39,6 +41,9 @@ STYLE: dict[Any, Any] = {
 }
 
 
+COMMANDS = "commands a permit"
+
+
 @dataclass(frozen=True)
 class Panel:
     """The bars of one group of a suite.
@@ -47,23 +52,40 @@ class Panel:
         title: what the bars are.
         suite, group: whose cases.
         per: operations a bar is for: one, or, if None, all of a timing.
+        figure: the name of another figure, if the bars are not times.
     """
 
     title: str
     suite: str
     group: str = "asyncio"
     per: int | None = None
+    figure: str = ""
 
     def cases(self, document: dict[str, Any]) -> list[dict[str, Any]]:
-        """Those of the group, as in the document; none if the suite did not run."""
-        suite = document["suites"].get(self.suite, {"cases": []})
-        return [case for case in suite["cases"] if case["group"] == self.group]
+        """Those of the group, as in the document, that have the figure; none if the suite did not run."""
+        return [
+            case
+            for case in _cases(document, self.suite)
+            if case["group"] == self.group and (not self.figure or self.figure in _figures(case))
+        ]
 
     def values(self, cases: list[dict[str, Any]]) -> list[float]:
-        """Nanoseconds of one operation, or milliseconds of all."""
+        """The figure, or nanoseconds of one operation, or milliseconds of all."""
+        if self.figure:
+            return [_figures(case)[self.figure] for case in cases]
         if self.per == 1:
             return [case["median_ns"] for case in cases]
         return [case["median_ns"] * case["operations"] / 1e6 for case in cases]
+
+
+def _cases(document: dict[str, Any], suite: str) -> list[dict[str, Any]]:
+    """Those that did not fail in all rounds."""
+    cases = document["suites"].get(suite, {"cases": []})["cases"]
+    return [case for case in cases if case["median_ns"] is not None]
+
+
+def _figures(case: dict[str, Any]) -> dict[str, float]:
+    return {**case.get("extras", {}), **case.get("typical", {})}
 
 
 IMAGES: dict[str, Sequence[Panel]] = {
@@ -86,7 +108,28 @@ IMAGES: dict[str, Sequence[Panel]] = {
         Panel("A call of high cost among calls of cost 1: its wait", "limiters_mixed"),
         Panel("Eight busy tasks at a high rate: time of all permits at their pace", "limiters_use"),
     ],
+    "redis-lone": [
+        Panel("Redis, a blocking caller: a call", "redis_lone", "sync", per=1),
+        Panel("Redis, a caller on asyncio: a call", "redis_lone", per=1),
+    ],
+    "redis-throughput": [
+        Panel("Redis, one process of 64 tasks", "redis_plenty", "64 tasks", figure="permits/s"),
+    ],
+    "redis-processes": [
+        Panel("Redis, 1 process of 32 tasks", "redis_processes", "processes: 1", figure="permits/s"),
+        Panel("Redis, 4 processes of 32 tasks", "redis_processes", "processes: 4", figure="permits/s"),
+        Panel("Redis, 16 processes of 32 tasks", "redis_processes", "processes: 16", figure="permits/s"),
+    ],
+    "redis-keys": [
+        Panel("Redis, 64 tasks, 1 key", "redis_keys", "keys: 1", figure="permits/s"),
+        Panel("Redis, 64 tasks, 10,000 keys", "redis_keys", "keys: 10,000", figure="permits/s"),
+    ],
+    "redis-commands": [
+        Panel("Redis, plenty of permits", "redis_plenty", "64 tasks", figure=COMMANDS),
+        Panel("Redis, saturated", "redis_saturated", figure=COMMANDS),
+    ],
 }
+TIMELINE = "redis-saturated"  # what each library let go over time
 
 
 def draw(document: dict[str, Any], folder: Path) -> list[Path]:
@@ -100,11 +143,14 @@ def draw(document: dict[str, Any], folder: Path) -> list[Path]:
         What was written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    return [
+    written = [
         _image(document, panels, folder / f"{name}.svg")
         for name, panels in IMAGES.items()
         if all(panel.cases(document) for panel in panels)
     ]
+    if lines := [case for case in _cases(document, "redis_saturated") if case["series"]]:
+        written.append(_timeline(lines, folder / f"{TIMELINE}.svg"))
+    return written
 
 
 def _image(document: dict[str, Any], panels: Sequence[Panel], file: Path) -> Path:
@@ -114,18 +160,49 @@ def _image(document: dict[str, Any], panels: Sequence[Panel], file: Path) -> Pat
         axes = figure.subplots(len(panels), squeeze=False, height_ratios=heights)
         for panel, each in zip(panels, axes[:, 0], strict=True):
             _bars(each, panel, panel.cases(document))
-        figure.savefig(file, metadata={"Date": None, "Creator": None})
+        return _save(figure, file)
+
+
+def _save(figure: Figure, file: Path) -> Path:
+    figure.savefig(file, metadata={"Date": None, "Creator": None})
     return file
+
+
+def _timeline(cases: list[dict[str, Any]], file: Path) -> Path:
+    """A row of bars for each case: permits in each stretch of 50 ms. What is beyond the edge is told."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9, 0.55 * len(cases) + 0.5), layout="constrained")
+        axes = figure.subplots(len(cases), squeeze=False, sharex=True)
+        for case, each in zip(cases, axes[:, 0], strict=True):
+            _stretches(each, case)
+        axes[0, 0].set_title(
+            f"Redis, saturated: permits in each {BIN * 1000:.0f} ms, and what the rate allows"
+        )
+        axes[-1, 0].set_xlabel("seconds")
+        return _save(figure, file)
+
+
+def _stretches(axes: Axes, case: dict[str, Any]) -> None:
+    series: list[float] = case["series"]
+    at_rate = SATURATED_RATE * BIN
+    edge = 2 * (at_rate + SATURATED_BURST)
+    starts = [BIN * number for number in range(len(series))]
+    axes.bar(starts, series, width=BIN, align="edge", color=COLOURS[case["role"]])
+    axes.axhline(at_rate, color=INK, linewidth=0.6)
+    axes.set_ylim(0, edge)
+    axes.set_yticks([])
+    beyond = f", up to {max(series):,.0f}" if max(series) > edge else ""
+    name = axes.text(1, 0.95, f"{case['name']}{beyond}", transform=axes.transAxes, ha="right", va="top")
+    name.set_bbox({"facecolor": PAPER, "edgecolor": "none", "pad": 1})
 
 
 def _bars(axes: Axes, panel: Panel, cases: list[dict[str, Any]]) -> None:
     values = panel.values(cases)
-    unit = "ns" if panel.per == 1 else "ms"
     bars = axes.barh(
         [case["name"] for case in cases], values, color=[COLOURS[case["role"]] for case in cases]
     )
     axes.bar_label(
-        bars, [_label(case, value, unit) for case, value in zip(cases, values, strict=True)], padding=4
+        bars, [_label(panel, case, value) for case, value in zip(cases, values, strict=True)], padding=4
     )
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
@@ -144,10 +221,19 @@ def _scale(axes: Axes, low: float, high: float) -> str:
     return "logarithmic scale"
 
 
-def _label(case: dict[str, Any], value: float, unit: str) -> str:
+def _label(panel: Panel, case: dict[str, Any], value: float) -> str:
     """The value, and of the other figures those that are not almost nothing."""
+    if panel.figure or panel.suite == "redis_lone":
+        return _alone(panel, value)
+    unit = "ns" if panel.per == 1 else "ms"
     others = [f"{name}: {figure:,.0f}" for name, figure in case["extras"].items() if figure >= 0.5]
     return ", ".join([f"{value:,.0f} {unit}", *others])
+
+
+def _alone(panel: Panel, value: float) -> str:
+    if not panel.figure:
+        return f"{value / 1e3:,.1f} us"
+    return f"{value:,.0f} {panel.figure}" if value >= 10 else f"{value:.2g} {panel.figure}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The arithmetic behind the figures of `benchmarks`, the turns of the cases, and that each suite runs.
+"""The arithmetic behind the figures of `benchmarks`, the turns of the cases, and that suites run.
 
 No test looks at a time. Peers that are not installed are left out by the suites themselves.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,13 @@ import trio
 
 from benchmarks import plots
 from benchmarks.__main__ import main
-from benchmarks.figures import over_bound, overtaken, ratio, spread, table
-from benchmarks.frame import AsyncCase, Case, Role, Sample, SyncCase, run_suite
-from benchmarks.report import rows
+from benchmarks.figures import binned, most_in_a_window, over_bound, overtaken, ratio, spread, table
+from benchmarks.fleet import crew
+from benchmarks.fleet.server import NONE, Server, binary, server
+from benchmarks.fleet.subjects import Quota
+from benchmarks.fleet.worker import Job
+from benchmarks.frame import AsyncCase, Case, Failure, Role, Sample, Suite, SyncCase, run_suite
+from benchmarks.report import rows, text
 from benchmarks.suites import all_suites
 
 
@@ -42,6 +47,15 @@ def test_spread_is_the_distance_of_the_quartiles_and_ignores_an_outlier() -> Non
 )
 def test_over_bound_finds_the_worst_window(moments: list[float], beyond: float) -> None:
     assert over_bound(moments, rate=2.0, burst=2) == beyond
+
+
+def test_most_in_a_window_counts_both_of_its_ends() -> None:
+    assert most_in_a_window([], 1.0) == 0
+    assert most_in_a_window([0.0, 0.5, 1.0, 1.75, 2.0, 5.0], 1.0) == 3
+
+
+def test_binned_counts_in_stretches_of_a_width_and_the_end_belongs_to_the_last() -> None:
+    assert binned([0.0, 0.25, 0.5, 1.0], 0.5, 1.0) == [2.0, 2.0]
 
 
 def test_overtaken_counts_those_that_went_after_a_later_one() -> None:
@@ -84,6 +98,7 @@ def test_rows_hold_times_of_one_operation_and_ratios_within_the_group() -> None:
     floor, us, peer = rows(run_suite(cases, rounds=3, seed=1, scale=0.1), scale=0.1)
 
     assert floor.operations == 10
+    assert us.median_ns is not None
     assert math.isclose(us.median_ns, 4.0)
     assert peer.to_floor is not None
     assert peer.to_batchkit is not None
@@ -95,6 +110,40 @@ def test_rows_hold_times_of_one_operation_and_ratios_within_the_group() -> None:
 def test_a_group_without_a_floor_has_no_ratio_to_one() -> None:
     (row,) = rows(run_suite([_says("alone", [], "peer", float)], rounds=1, seed=1))
     assert (row.to_floor, row.to_batchkit) == (None, None)
+
+
+def test_a_case_that_fails_is_told_with_its_reason_and_compared_by_the_rounds_in_which_it_did_not() -> None:
+    lucky = iter([True, False, True])
+
+    def sometimes(operations: int) -> Sample:
+        if not next(lucky):
+            raise Failure("out of luck")
+        return Sample(operations * 6e-9, typical={"luck": 7.0}, series=[1.0, 2.0])
+
+    def never(operations: int) -> Sample:
+        raise Failure("not today")
+
+    said: list[str] = []
+    cases = [
+        _says("floor", said, "floor", lambda operations: operations * 2e-9),
+        SyncCase(name="sometimes", role="peer", operations=100, measure=sometimes),
+        SyncCase(name="never", role="peer", operations=100, measure=never),
+    ]
+
+    _, some, none = measured = rows(run_suite(cases, rounds=3, seed=1))
+
+    assert (len(some.ns), some.failures, some.typical, some.series) == (
+        2,
+        ["out of luck"],
+        {"luck": 7.0},
+        [1, 2],
+    )
+    assert some.to_floor is not None
+    assert math.isclose(some.to_floor, 3.0)
+    assert (none.median_ns, none.to_floor, none.failures) == (None, None, ["not today"])
+    printed = text(Suite("luck", "tried", lambda: cases), measured, [])
+    assert "never: not today" in printed
+    assert "median luck" in printed
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -114,7 +163,10 @@ def test_async_cases_run_in_an_event_loop_of_their_backend(backend: str) -> None
     assert len(samples) == 2
 
 
-@pytest.mark.parametrize("suite", all_suites())
+LARGE = {"redis_processes", "redis_keys", "redis_fair"}  # what the other Redis suites do, with more of it
+
+
+@pytest.mark.parametrize("suite", [name for name in all_suites() if name not in LARGE])
 def test_each_suite_runs_and_has_batchkit_in_each_group(suite: str, tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
 
@@ -123,6 +175,47 @@ def test_each_suite_runs_and_has_batchkit_in_each_group(suite: str, tmp_path: Pa
     cases = json.loads(file.read_text(encoding="utf-8"))["suites"][suite]["cases"]
     groups = {case["group"] for case in cases}
     assert groups == {case["group"] for case in cases if case["role"] == "batchkit"}
+    assert [case["failures"] for case in cases if case["role"] != "peer" and case["failures"]] == []
+
+
+@pytest.fixture
+def real() -> Server:
+    if binary() is None:
+        pytest.skip(NONE)
+    return server()
+
+
+def _job(real: Server) -> Job:
+    return Job(subject="PING", colour="asyncio", quota=Quota(real.url, 1.0, 1), mode="count", seconds=0.1)
+
+
+def test_processes_of_a_crew_count_permits_and_the_commands_of_clients(real: Server) -> None:
+    together = crew.run_crew(real, [replace(_job(real), mode="stamp", tasks=2)] * 2)
+    assert len(together.each) == 2
+    assert len(together.stamps) == together.permits
+    assert 0.0 <= together.stamps[0] <= together.stamps[-1] < 0.1
+    assert 1.0 <= together.per_permit()["commands a permit"] < 2.0
+
+
+def test_commands_of_scripts_are_not_counted(real: Server) -> None:
+    together = crew.run_crew(real, [replace(_job(real), subject="batchkit, no lease", quota=_plenty(real))])
+    assert together.per_permit()["commands a permit"] == pytest.approx(1.0, abs=0.2)
+
+
+def _plenty(real: Server) -> Quota:
+    return Quota(real.url, 1e6, 1_000_000)
+
+
+def test_an_error_in_a_process_is_the_reason_of_the_failure(real: Server) -> None:
+    with pytest.raises(Failure, match="nobody is called 'Nobody'"):
+        crew.run_crew(real, [_job(real), replace(_job(real), subject="Nobody")])
+
+
+def test_a_process_that_does_not_answer_is_given_up(real: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew, "LIMIT", 0.1)
+    monkeypatch.setattr(crew, "LIMIT_EACH", 0.1)
+    with pytest.raises(Failure, match="1 of 1 processes did not answer"):
+        crew.run_crew(real, [replace(_job(real), seconds=0.0, mode="lone", calls=10**9)])
 
 
 def test_the_same_figures_make_the_same_images_and_suites_that_did_not_run_make_none(tmp_path: Path) -> None:
@@ -135,3 +228,19 @@ def test_the_same_figures_make_the_same_images_and_suites_that_did_not_run_make_
     assert first.name == "limiters-waiting.svg"
     assert first.read_bytes() == second.read_bytes()
     assert "10 ms, overtaken tasks: 3" in first.read_text(encoding="utf-8")
+
+
+def test_what_was_let_go_over_time_is_drawn_for_each_case_that_did_not_fail(tmp_path: Path) -> None:
+    case = {"group": "asyncio", "name": "us", "role": "batchkit", "operations": 10, "median_ns": 1e6}
+    cases = [
+        {**case, "extras": {"commands a permit": 0.25}, "series": [50.0, 25.0]},
+        {**case, "name": "flood", "role": "peer", "extras": {}, "series": [9_000.0, 25.0]},
+        {**case, "name": "gone", "median_ns": None, "extras": {}, "series": []},
+    ]
+
+    (image,) = plots.draw({"suites": {"redis_saturated": {"cases": cases}}}, tmp_path)
+
+    drawn = image.read_text(encoding="utf-8")
+    assert image.name == "redis-saturated.svg"
+    assert "flood, up to 9,000" in drawn
+    assert "gone" not in drawn

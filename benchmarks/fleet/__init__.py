@@ -1,0 +1,1 @@
+"""Limiters that share a quota through Redis: a server, the libraries, and processes that call them."""
