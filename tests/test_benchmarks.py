@@ -214,7 +214,7 @@ def test_an_error_in_a_process_is_the_reason_of_the_failure(real: Server) -> Non
 def test_a_process_that_does_not_answer_is_given_up(real: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crew, "LIMIT", 0.1)
     monkeypatch.setattr(crew, "LIMIT_EACH", 0.1)
-    with pytest.raises(Failure, match="1 of 1 processes did not answer"):
+    with pytest.raises(Failure, match="processes did not answer"):
         crew.run_crew(real, [replace(_job(real), seconds=0.0, mode="lone", calls=10**9)])
 
 

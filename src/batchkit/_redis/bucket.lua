@@ -54,6 +54,7 @@ local owed = cold * burst       -- permits that have to come in until the bucket
 local spare = 0                 -- whole permits handed back while more than the burst was owed: they may go at once
 local closed = 0                -- microseconds for which nobody goes
 local ahead = 0                 -- microseconds until the last permit that was booked ahead is due
+local lump = 0                  -- permits of the largest call among those
 local lows = {}                 -- moments, and what was owed then; of those after any moment, the first is the least
 local gone = 0                  -- permits let go, in all
 local slot, held, kept = 0, 0, 0  -- permits to go at once, of a span of time that began at slot, and of the one before
@@ -63,7 +64,7 @@ local rate_of, burst_of = conf_rate, conf_burst  -- what was configured
 if got[1] then
   local pairs_at
   rate, burst, version, at, owed, spare, closed, ahead, gone, slot, held, kept, waiting, expires, rate_of, burst_of,
-    pairs_at = struct.unpack('>dddddddddddddddd', got[1])
+    lump, pairs_at = struct.unpack('>ddddddddddddddddd', got[1])
   while pairs_at < #got[1] do
     local moment, level
     moment, level, pairs_at = struct.unpack('>dd', got[1], pairs_at)
@@ -81,6 +82,7 @@ local lasts = math.max(0, math.min(LASTS, (burst * 1000000 / rate - horizon) / 2
 if now < at then at, slot, lows = now, now, {} end    -- the clock was set back
 closed = math.max(0, closed - (now - at))
 ahead = math.max(0, ahead - (now - at))
+if ahead == 0 then lump = 0 end
 local gone_of_kept = math.min(kept, went)            -- these have gone, or were handed back
 kept, held = kept - gone_of_kept, math.max(0, held - (went - gone_of_kept))
 local function advance(moment)
@@ -115,7 +117,8 @@ local function give(permits)
   if owed > burst then
     local whole = math.floor(permits)
     owed = owed - (permits - whole)
-    spare = math.min(spare + whole, math.max(1, burst - 1))  -- and one comes in for each that is booked
+    -- Beside them go those that are booked: the permits of a call come in one by one, and go at once.
+    spare = math.min(spare + whole, lump > 1 and math.max(0, burst - lump) or math.max(1, burst - 1))
   else
     owed = math.max(0, owed - permits)
   end
@@ -215,6 +218,7 @@ while first < #asked do
       goes = goes + math.min(served, math.max(0, math.floor((there - goes) / each + 0.000001))) * each
     end
     granted = granted + served * each
+    if goes < granted and served > 0 then lump = math.max(lump, each) end
     if served < calls then
       blocked, order, cost = true, now - age, each
     end
@@ -288,8 +292,8 @@ local needed = now + owed * 1000000 / rate + closed + LATELY
 if rate ~= rate_of or burst ~= burst_of or edition > 0 then needed = needed + REMEMBERED end
 local prolong = needed > expires or expires - needed > 2 * REMEMBERED
 if prolong then expires = needed + LATELY end
-local state = struct.pack('>dddddddddddddddd', rate, burst, version, now, owed, spare, closed, ahead, gone, slot, held,
-  kept, waiting, expires, rate_of, burst_of)
+local state = struct.pack('>ddddddddddddddddd', rate, burst, version, now, owed, spare, closed, ahead, gone, slot, held,
+  kept, waiting, expires, rate_of, burst_of, lump)
 for i = 1, #lows do state = state .. struct.pack('>dd', lows[i][1], lows[i][2]) end
 if granted + leased + back + heard > 0 or charge ~= 0 then
   redis.call('HSET', KEYS[1], 'state', state, me, struct.pack('>d', serial) .. answer)
