@@ -133,16 +133,20 @@ class Courier:
                     handed_on = True
                     self._hand_on(asked, now, loop)
         except ERRORS:
-            self._link.close()
-            self.call(gate, now)
-        except BaseException:  # Ctrl-C, say: the answer will be asked for again
+            self._ask_again(gate, now)
+        except BaseException:  # Ctrl-C, say
             if not handed_on:
-                self._link.close()
-                self.call(gate, now)
+                self._ask_again(gate, now)
             raise
         finally:
             if not handed_on:
                 self._pass_on()
+
+    def _ask_again(self, gate: FleetGate, now: float) -> None:
+        """A question was cut short: the thread asks for the answer, under the same number."""
+        self._link.close()
+        gate.planned = now
+        self.call(gate, now)
 
     def hurry_in(self, loop: AbstractEventLoop, gate: FleetGate, *, soon: bool) -> None:
         """Ask for a gate from the running event loop. `soon`: when those have run who are about to, so that
