@@ -8,7 +8,7 @@ import pytest
 
 from batchkit.testing import ManualClock, RecordingHook
 from tests.helpers import History
-from tests.servers import cluster, own_server, redis_server, sentinel, server_cache, session_cluster, valkey  # noqa: F401
+from tests.servers import cluster, own_server, redis_server, sentinel, server_cache, session_cluster, valkey  # noqa: F401 - fixtures
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -72,7 +72,6 @@ class Courier:
         self._clock = clock
         self._timeout = timeout
         self._gates: WeakSet[FleetGate] = WeakSet()
-        self._lock = threading.Lock()
         self._start_anew()
 
     def _start_anew(self) -> None:
@@ -313,8 +312,8 @@ class Courier:
             self._wake()
 
     def _finish(self, asked: list[Asked], loop: AbstractEventLoop | None = None) -> None:
-        """Read the answers to what somebody sent, and give the turn back. `follows`: who does so asks for
-        what is wanted next.
+        """Read the answers to what somebody sent, and give the turn back. `loop`: the event loop that does
+        so.
         """
         try:
             self._read(asked, self._timeout, loop)

@@ -35,7 +35,7 @@ _MOST_PLACES: Final = 256  # that one question is about
 _MOST_RUNS: Final = 24
 _TIDY: Final = 0.01  # seconds; what lapsed is handed back about so late
 _SPAN: Final = 0.05  # seconds over which the demand is measured, and for which it is met in advance
-_FIRST: Final = 0.005  # seconds
+_FIRST: Final = 0.005  # seconds that the thread leaves to an event loop in which many come
 _SMOOTHING: Final = 0.3  # the weight of the last of several figures
 _SLACK: Final = 1.5  # times the delay of answers that is usual, for which permits are good beyond their time
 _MOST_SLACK: Final = 1.0  # seconds
@@ -176,7 +176,7 @@ class FleetGate(Gate[Ration]):
         self.planned = inf
         self.short = False
         self._outside: list[Place] = []  # those that are let in with the next question
-        self.crowded = False  # whether the last question was about several calls
+        self.crowded = False
         self._coming = False  # whether the decision is that of a caller who can ask Redis itself
         self._hurries = False  # whether it has to
         self._tries: dict[Place, None] = {}
@@ -224,7 +224,10 @@ class FleetGate(Gate[Ration]):
     def come(self, place: Place) -> float | None:
         """The owner of a place is here. If Redis has to be asked at once, its thread does so."""
         if place.state is State.GONE:  # handed over
-            return None if self._now() <= place.owned_until else self.alone(self._come_late, place)
+            if self._now() > place.owned_until:
+                return self.alone(self._come_late, place)
+            self.tell(place)
+            return None
         if self.crowded and place.state is State.NEW and self._waits_outside(place):
             return inf
         until = super().come(place)
@@ -297,7 +300,8 @@ class FleetGate(Gate[Ration]):
         self._coming = True
         in_vain = place in self._tries and place.state is State.NEW and not self._worth_asking(now)
         until = super()._go(now, place)
-        if in_vain and self._tries.pop(place, self) is None:
+        if in_vain:
+            self._tries.pop(place, None)
             self._refuse([place])
         return until
 

@@ -7,8 +7,7 @@ Permits come in by answers from Redis, each with the moment at which it is due. 
    bound nothing. What was booked ahead is good for the time of one permit, but at least 4 ms, and may cost
    the bound about one permit, or what comes in in 4 ms.
 2. What is leased may be used by whoever comes within the time of the lease: Redis counts it as if it were
-used
-   at its end.
+   used at its end.
 3. Permits are alike: whoever is first in the process's line takes what is due first.
 """
 
@@ -126,6 +125,7 @@ class Ration:
         granted: permits taken, less those given back.
         total: permits held, those included that are not due yet.
         orders: what is to be said to Redis with the next question.
+        lapses: the next moment at which something held has to be handed back unless it is used.
         lasts: seconds for which a permit that may go at once is good.
         look: moment before which it is in vain to ask for more.
         instead: what permits are taken from while Redis is away; None while it is there.
@@ -135,7 +135,6 @@ class Ration:
     __slots__ = (
         "_bookings",
         "_heard",
-        "_lapses",
         "_level",
         "_measured",
         "_went",
@@ -145,6 +144,7 @@ class Ration:
         "granted",
         "instead",
         "key",
+        "lapses",
         "lasts",
         "late",
         "look",
@@ -173,7 +173,7 @@ class Ration:
 
     def _empty(self) -> None:
         self._bookings: list[Booking] = []
-        self._lapses = inf
+        self.lapses = inf
         self.total = 0
         self.look = -inf
         self.lasts = 0.0
@@ -294,7 +294,7 @@ class Ration:
 
     def lapse(self, now: float) -> None:
         """Hand back what was not used in time."""
-        if now > self._lapses:
+        if now > self.lapses:
             for booking in self._bookings:
                 if lapsed := booking.lapse(now):
                     self._return(lapsed, booking.since)
@@ -324,11 +324,6 @@ class Ration:
         return max(0, self._there(now) - wanted)
 
     @property
-    def lapses(self) -> float:
-        """The next moment at which something held has to be handed back unless it is used."""
-        return self._lapses
-
-    @property
     def comes_in(self) -> float:
         """The moment at which the first permit is due."""
         return min((booking.due for booking in self._bookings), default=inf)
@@ -340,7 +335,7 @@ class Ration:
         return max(now, self._measured + (level + more - self.burst) / self.rate, self.closed_until)
 
     def _there(self, now: float) -> int:
-        if now > self._lapses:
+        if now > self.lapses:
             self.lapse(now)
         there = 0
         for booking in self._bookings:
@@ -390,10 +385,10 @@ class Ration:
 
     def _tidy(self) -> None:
         if len(self._bookings) == 1 and (only := self._bookings[0]).left:  # which it is most of the time
-            self._lapses = only.due + only.late
+            self.lapses = only.due + only.late
             return
         self._bookings = [booking for booking in self._bookings if booking.left]
-        self._lapses = min((booking.due + booking.late for booking in self._bookings), default=inf)
+        self.lapses = min((booking.due + booking.late for booking in self._bookings), default=inf)
 
 
 class Unlimited:
