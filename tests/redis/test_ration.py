@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchkit._core.bucket import Bucket
-from batchkit._redis.ration import Booking, Lease, Nothing, Ration, Unlimited
+from batchkit._redis.ration import Booking, Lease, Ration
+from batchkit._redis.substitutes import Nothing, Unlimited
 from batchkit._redis.wire import Answer, Calls, Orders
 
 
@@ -397,7 +398,7 @@ def test_all_may_go_and_are_counted() -> None:
     store.charge(-2, 0.0)
     assert store.holds(99, 0.0)
     assert store.refills(99, 0.0, 0.0)
-    assert (store.due(99, 3.0), store.earliest(99, 3.0), store.taken, store.burst) == (3.0, 3.0, 5, 9)
+    assert (store.due(99, 3.0), store.earliest(99, 3.0), store.granted, store.burst) == (3.0, 3.0, 5, 9)
 
 
 def test_nobody_may_go() -> None:
@@ -405,7 +406,7 @@ def test_nobody_may_go() -> None:
     assert not store.take(1, 0.0)
     assert not store.holds(1, 0.0)
     assert not store.refills(1, 9.0, 0.0)
-    assert (store.due(1, 3.0), store.taken) == (inf, 0)
+    assert (store.due(1, 3.0), store.granted) == (inf, 0)
 
 
 def test_a_substitute_is_asked_in_place_of_what_is_held() -> None:

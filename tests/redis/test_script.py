@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from batchkit._core.bucket import Bucket
-from batchkit._redis.wire import Answer, Orders, TooLate, script
+from batchkit._redis.scripts import BUCKET
+from batchkit._redis.wire import Answer, Orders, TooLate
 from tests.redis.virtual import BEGIN, Fleet, dues, one, virtual_script
 from tests.servers import BINARIES, Server
 
@@ -651,6 +652,6 @@ def test_what_is_counted_stays_exact_after_a_billion(redis_server: Server) -> No
 
 
 def test_the_script_of_the_tests_differs_by_the_clock_only() -> None:
-    ours, theirs = virtual_script().splitlines(), script("bucket.lua").splitlines()
+    ours, theirs = virtual_script().splitlines(), BUCKET.text.splitlines()
     assert len(theirs) - len(ours) == 1
     assert len(set(theirs) - set(ours)) == 2

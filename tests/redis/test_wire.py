@@ -9,7 +9,8 @@ from attrs import asdict, evolve, fields
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchkit._redis.wire import Answer, Ask, Calls, Orders, TooLate, read, script
+from batchkit._redis.scripts import BUCKET
+from batchkit._redis.wire import Answer, Ask, Calls, Orders, TooLate, read
 
 SERVED, LATE, AGAIN = 0, 1, 2
 whole = st.integers(0, 10**12)
@@ -196,4 +197,4 @@ def test_it_does_not_matter_which_of_three_orders_are_joined_first(
 
 
 def test_the_script_is_part_of_the_package() -> None:
-    assert "redis.call('TIME')" in script("bucket.lua")
+    assert "redis.call('TIME')" in BUCKET.text

@@ -10,7 +10,8 @@ from attrs import evolve
 from redis.crc import key_slot
 
 from batchkit._redis.names import names
-from batchkit._redis.wire import MICROSECONDS, Answer, Ask, Calls, Orders, TooLate, read, script
+from batchkit._redis.scripts import BUCKET
+from batchkit._redis.wire import MICROSECONDS, Answer, Ask, Calls, Orders, TooLate, read
 from tests.servers import Server
 
 BEGIN: Final = 1_700_000_000_000_000  # microseconds
@@ -22,7 +23,7 @@ _limiters = itertools.count()
 
 def virtual_script() -> str:
     """The script, but what the time is comes as a last argument."""
-    text = script("bucket.lua")
+    text = BUCKET.text
     assert text.count(CLOCK) == 1, "the two lines that read the clock are not as they were"
     assert text.count("'TIME'") == 1, "the clock is read elsewhere, too"
     return text.replace(CLOCK, "local now = tonumber(ARGV[3])\n")
@@ -55,9 +56,7 @@ class Fleet:
         self._virtual = virtual
         self._serials: dict[str, int] = {}
         self._client = server.client()
-        self._sha = self._run(
-            "SCRIPT", "LOAD", virtual_script() if virtual else script("bucket.lua")
-        ).decode()
+        self._sha = self._run("SCRIPT", "LOAD", virtual_script() if virtual else BUCKET.text).decode()
 
     def at(self, seconds: float) -> None:
         """Set the virtual clock to so many seconds after its beginning."""

@@ -20,6 +20,11 @@ class Store(Protocol):
     grace: float
     closed_until: float
 
+    @property
+    def granted(self) -> int:
+        """Permits let go so far."""
+        ...
+
     def take(self, cost: int, now: float, reserved: int = 0) -> bool:
         """Take `cost` permits if they are there beside `reserved` ones."""
         ...

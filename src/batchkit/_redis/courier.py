@@ -16,22 +16,21 @@ from functools import partial
 from heapq import heappop, heappush
 from itertools import count
 from math import inf
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 from weakref import WeakSet, WeakValueDictionary, ref
 
 from batchkit._events import emit
 from batchkit._forks import FORKS
 from batchkit._parking import SyncParker
-from batchkit._redis.gate import FleetGate, Question
+from batchkit._redis.asking import AnyGate, Question
 from batchkit._redis.link import ERRORS, Link, Reply, link_to
 from batchkit._redis.watch import Watches
-from batchkit._redis.wire import read, script
 from batchkit.abc import Clock
 
 # By where Redis is: limiters that go there share a thread and a connection, so that what is asked for several
 # of them at the same time is asked in one round trip.
 _COURIERS: Final[WeakValueDictionary[tuple[Hashable, int, float], Courier]] = WeakValueDictionary()
-Asked: TypeAlias = tuple[FleetGate, Question]
+Asked: TypeAlias = tuple[AnyGate, Question[Any]]
 
 _log = logging.getLogger("batchkit")
 
@@ -50,7 +49,7 @@ def courier_of(target: object, clock: Clock, timeout: float) -> Courier:
     Raises:
         ValueError, TypeError: as `link_to` does.
     """
-    link = link_to(target, script("bucket.lua"))
+    link = link_to(target)
     where = (link.address, id(clock), timeout)
     courier = _COURIERS.get(where)
     if courier is None:
@@ -71,7 +70,7 @@ class Courier:
         self._link = link
         self._clock = clock
         self._timeout = timeout
-        self._gates: WeakSet[FleetGate] = WeakSet()
+        self._gates: WeakSet[AnyGate] = WeakSet()
         self._start_anew()
 
     def _start_anew(self) -> None:
@@ -83,8 +82,8 @@ class Courier:
         self._active = -inf  # when somebody asked last
         self._until = -inf  # when the thread wakes up
         self._watches = Watches(self._readable)
-        self._inbox: deque[tuple[float, FleetGate]] = deque()
-        self._agenda: list[tuple[float, int, ref[FleetGate]]] = []
+        self._inbox: deque[tuple[float, AnyGate]] = deque()
+        self._agenda: list[tuple[float, int, ref[AnyGate]]] = []
         self._serial = count()
         self._parker: SyncParker | None = None
         self._thread: threading.Thread | None = None
@@ -96,7 +95,7 @@ class Courier:
         self._down_until = -inf
         self._link.forget()
 
-    def call(self, gate: FleetGate, moment: float) -> None:
+    def call(self, gate: AnyGate, moment: float) -> None:
         """Ask for a gate at that moment; may be called by anybody, at any time."""
         if FORKS.count != self._process:
             self._start_anew()
@@ -106,7 +105,7 @@ class Courier:
         else:
             self._wake()
 
-    def hurry(self, gate: FleetGate, *, here: bool, loop: AbstractEventLoop | None = None) -> None:
+    def hurry(self, gate: AnyGate, *, here: bool, loop: AbstractEventLoop | None = None) -> None:
         """Ask for a gate at once, from the thread of the caller who waits.
 
         Args:
@@ -141,13 +140,13 @@ class Courier:
             if not handed_on:
                 self._pass_on()
 
-    def _ask_again(self, gate: FleetGate, now: float) -> None:
+    def _ask_again(self, gate: AnyGate, now: float) -> None:
         """A question was cut short: the thread asks for the answer, under the same number."""
         self._link.close()
         gate.planned = now
         self.call(gate, now)
 
-    def hurry_in(self, loop: AbstractEventLoop, gate: FleetGate, *, soon: bool) -> None:
+    def hurry_in(self, loop: AbstractEventLoop, gate: AnyGate, *, soon: bool) -> None:
         """Ask for a gate from the running event loop. `soon`: when those have run who are about to, so that
         one question is about all of them.
         """
@@ -186,7 +185,7 @@ class Courier:
         if self._parked and parker is not None:
             parker.unpark()
 
-    def leave(self, gates: Iterable[FleetGate]) -> None:
+    def leave(self, gates: Iterable[AnyGate]) -> None:
         """Ask no more for some gates, and stop when there is none left, once what they held is handed
         back.
         """
@@ -200,7 +199,7 @@ class Courier:
         if thread is not threading.current_thread():
             thread.join(self._timeout)
 
-    def enter(self, gate: FleetGate) -> None:
+    def enter(self, gate: AnyGate) -> None:
         """A gate that may ask."""
         self._gates.add(gate)
         self._closing = False
@@ -264,20 +263,20 @@ class Courier:
         self._turn.release()
         return True
 
-    def _due(self, now: float) -> list[FleetGate]:
+    def _due(self, now: float) -> list[AnyGate]:
         """The gates to be asked for now."""
         agenda = self._agenda
         while self._inbox:
             moment, caller = self._inbox.popleft()
             heappush(agenda, (moment, next(self._serial), ref(caller)))
-        due: dict[FleetGate, None] = {}
+        due: dict[AnyGate, None] = {}
         while agenda and agenda[0][0] <= now and len(due) < _AT_ONCE:
             gate = heappop(agenda)[2]()
             if gate is not None and gate.planned <= now:
                 due[gate] = None
         return list(due)
 
-    def _serve(self, due: list[FleetGate], now: float) -> None:
+    def _serve(self, due: list[AnyGate], now: float) -> None:
         if self._down is not None and now < self._down_until:
             for gate in due:
                 self._lose(gate, self._down)
@@ -294,7 +293,7 @@ class Courier:
         finally:
             self._turn.release()
 
-    def _put_off(self, due: list[FleetGate], now: float) -> None:
+    def _put_off(self, due: list[AnyGate], now: float) -> None:
         """Somebody else asks just now. The thread does not wait for the turn as such, since what that one
         asked may be the thread's to read.
         """
@@ -322,12 +321,12 @@ class Courier:
         finally:
             self._pass_on()
 
-    def _fail(self, gates: list[FleetGate], error: Exception) -> None:
+    def _fail(self, gates: list[AnyGate], error: Exception) -> None:
         """A fault of ours: those who wait are told, and it is tried again."""
         _log.error("the courier failed", exc_info=error)
         self._give_up(gates, error)
 
-    def _questions(self, gates: list[FleetGate]) -> list[Asked]:
+    def _questions(self, gates: list[AnyGate]) -> list[Asked]:
         asked = ((gate, gate.alone(gate.ask)) for gate in gates)
         return [(gate, question) for gate, question in asked if question is not None]
 
@@ -338,17 +337,19 @@ class Courier:
             self._give_up([gate for gate, _ in asked], error)
             return
         self._down, self._failures = None, 0
-        for (gate, _), reply in zip(asked, replies, strict=True):
-            self._take_in(gate, reply, loop)
+        for (gate, question), reply in zip(asked, replies, strict=True):
+            self._take_in(gate, question, reply, loop)
 
-    def _take_in(self, gate: FleetGate, reply: Reply, loop: AbstractEventLoop | None) -> None:
+    def _take_in(
+        self, gate: AnyGate, question: Question[Any], reply: Reply, loop: AbstractEventLoop | None
+    ) -> None:
         if isinstance(reply, Exception):
             self._lose(gate, reply)
             return
-        for event in gate.alone(gate.answered, read(reply), loop):
+        for event in gate.alone(gate.answered, question.ask.read(reply), loop):
             emit(gate.hooks, event)
 
-    def _give_up(self, gates: list[FleetGate], error: Exception) -> None:
+    def _give_up(self, gates: list[AnyGate], error: Exception) -> None:
         """Redis is not there: all who wait for it are told."""
         self._failures += 1
         wait = min(_FIRST_RETRY * 2**self._failures, _LONGEST_RETRY)
@@ -357,7 +358,7 @@ class Courier:
         for gate in gates:
             self._lose(gate, error)
 
-    def _lose(self, gate: FleetGate, error: Exception) -> None:
+    def _lose(self, gate: AnyGate, error: Exception) -> None:
         again = max(self._down_until, self._clock.now() + _FIRST_RETRY)
         event = gate.alone(gate.lose, error, again)
         if not gate.closed:  # what a closed one held is lost

@@ -16,7 +16,7 @@ from batchkit._local import LocalLimiter
 from batchkit._numbers import check_wish, checked_burst, checked_charge, checked_rate, checked_seconds
 from batchkit._parking import wait_at, wait_at_sync
 from batchkit._redis.courier import courier_of
-from batchkit._redis.gate import FleetGate, Terms
+from batchkit._redis.gate import BucketGate, BucketTerms
 from batchkit._redis.learning import Learning
 from batchkit._redis.names import part
 from batchkit._redis.ration import Ration
@@ -94,20 +94,20 @@ class RedisDistributedLimiter(LocalLimiter[Ration]):
             raise ValueError(f"on_unavailable is one of {', '.join(POLICIES)}, not {on_unavailable!r}")
         if not checked_seconds("timeout", timeout):
             raise ValueError("timeout is a number of seconds above 0")
-        terms = Terms(
+        terms = BucketTerms(
             prefix,
             key,
             tag,
-            checked_rate(rate),
-            checked_burst(burst),
             cold_start,
-            checked_seconds("horizon", horizon),
             timeout,
             on_unavailable,
+            checked_rate(rate),
+            checked_burst(burst),
+            checked_seconds("horizon", horizon),
             lease,
         )
         self._courier = courier_of(url_or_client, clock, timeout)
-        gate = FleetGate(
+        gate = BucketGate(
             Ration(terms.rate, terms.burst),
             terms=terms,
             courier=self._courier,
@@ -118,7 +118,7 @@ class RedisDistributedLimiter(LocalLimiter[Ration]):
         )
         super().__init__(gate)
 
-    gate: FleetGate
+    gate: BucketGate
 
     @property
     def rate(self) -> float:

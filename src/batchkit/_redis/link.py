@@ -7,7 +7,6 @@ again. The courier asks again where it has to, under the same number, and is ans
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Hashable, Sequence
 from inspect import signature
 from ssl import SSLSocket
@@ -28,10 +27,11 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from batchkit._clock import MONOTONIC
+from batchkit._redis.scripts import Script
 
 Keys: TypeAlias = tuple[str, ...]
 Word: TypeAlias = str | bytes
-Command: TypeAlias = tuple[Keys, tuple[Word, ...]]
+Command: TypeAlias = tuple[Script, Keys, tuple[Word, ...]]
 Reply: TypeAlias = bytes | Exception
 
 ERRORS: Final = (RedisError, RedisClusterException, OSError)  # the second one is none of the first
@@ -40,7 +40,7 @@ _AROUND: Final = 3  # times that a cluster may send us on
 
 
 class Link(Protocol):
-    """Runs a script.
+    """Runs scripts.
 
     Attributes:
         address: the same for all links that go to the same Redis, as far as can be told.
@@ -59,7 +59,7 @@ class Link(Protocol):
         ...
 
     def send(self, commands: Sequence[Command], timeout: float) -> None:
-        """Ask that the script is run for each of these keys and arguments; only where it is `ready`. The next
+        """Ask that these scripts are run; only where it is `ready`. The next
         is `exchange`, with the same commands.
 
         Raises:
@@ -68,7 +68,7 @@ class Link(Protocol):
         ...
 
     def exchange(self, commands: Sequence[Command], timeout: float) -> list[Reply]:
-        """Run the script for each of these keys and arguments, in one round trip.
+        """Run these scripts, in one round trip.
 
         Returns:
             Its answers, or for each command that was refused the error.
@@ -87,7 +87,7 @@ class Link(Protocol):
         ...
 
 
-def link_to(target: object, script: str) -> Link:
+def link_to(target: object) -> Link:
     """The way to the Redis of a URL or of a client, whose settings count, but for its retries and timeouts.
 
     Raises:
@@ -95,11 +95,11 @@ def link_to(target: object, script: str) -> Link:
         TypeError: something else.
     """
     if isinstance(target, str):
-        return Wire(cast(Any, redis.ConnectionPool).from_url(target), script, target)
+        return Wire(cast(Any, redis.ConnectionPool).from_url(target), target)
     if isinstance(target, RedisCluster):
-        return Nodes(target, script)
+        return Nodes(target)
     if isinstance(target, redis.Redis):
-        return Wire(target.connection_pool, script, id(target.connection_pool))
+        return Wire(target.connection_pool, id(target.connection_pool))
     raise TypeError(
         f"a URL, a redis.Redis or a redis.cluster.RedisCluster is needed, not {type(target).__name__}; "
         "one limiter serves threads, asyncio and trio alike, so that the blocking client is the one to give"
@@ -109,14 +109,12 @@ def link_to(target: object, script: str) -> Link:
 class Wire:
     """One connection, of the kind that a pool makes."""
 
-    def __init__(self, pool: Any, script: str, address: Hashable = None) -> None:
+    def __init__(self, pool: Any, address: Hashable = None) -> None:
         self.address = address
         self._pool = pool
-        self._script = script
-        self._sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
         self._connection: Any = None
         self._sent = False
-        self._heads: dict[Keys, bytes] = {}  # of commands, by their keys
+        self._heads: dict[tuple[Script, Keys], bytes] = {}  # of commands
 
     @property
     def ready(self) -> bool:
@@ -133,14 +131,14 @@ class Wire:
         return connection, sock.fileno()
 
     def send(self, commands: Sequence[Command], timeout: float) -> None:
-        """Ask that the script is run for each of these keys and arguments."""
+        """Ask that these scripts are run."""
         connection = self._connection
         self._limit(connection, timeout)
         self._sent = True
         connection.send_packed_command([b"".join(map(self._packed, commands))], check_health=False)
 
     def exchange(self, commands: Sequence[Command], timeout: float) -> list[Reply]:
-        """Run the script for each of these keys and arguments."""
+        """Run these scripts."""
         until = MONOTONIC.now() + timeout
         fresh = self._connection is None
         try:
@@ -162,7 +160,7 @@ class Wire:
             raise
 
     def run(self, command: Command, timeout: float, *, asking: bool = False) -> Reply:
-        """Run the script once, also where its keys are on their way to this node."""
+        """Run a script once, also where its keys are on their way to this node."""
         try:
             connection = self._connected(timeout)
             if asking:
@@ -190,13 +188,14 @@ class Wire:
         replies = [self._read(connection) for _ in commands]
         self._sent = False
         unknown = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-        if unknown:  # the server was restarted, or its scripts were flushed: say the script, once
-            self._send(connection, [("SCRIPT", "LOAD", self._script)])
-            loaded = self._read(connection)
-            if isinstance(loaded, Exception):
-                for index in unknown:
-                    replies[index] = loaded
-                return replies
+        if unknown:  # the server was restarted, or its scripts were flushed: say the scripts, once
+            for script in {commands[index][0] for index in unknown}:
+                self._send(connection, [("SCRIPT", "LOAD", script.text)])
+                loaded = self._read(connection)
+                if isinstance(loaded, Exception):
+                    for index in unknown:
+                        replies[index] = loaded
+                    return replies
             again = self._exchange([commands[index] for index in unknown], timeout)
             for index, reply in zip(unknown, again, strict=True):
                 replies[index] = reply
@@ -230,12 +229,12 @@ class Wire:
             connection._sock.settimeout(timeout)
 
     def _packed(self, command: Command) -> bytes:
-        keys, words = command
-        known = self._heads.get(keys)
+        script, keys, words = command
+        known = self._heads.get((script, keys))
         if known is None:
-            known = b"".join(map(_word, ("EVALSHA", self._sha, str(len(keys)), *keys)))
+            known = b"".join(map(_word, ("EVALSHA", script.sha, str(len(keys)), *keys)))
             if len(self._heads) < _HEADS:
-                self._heads[keys] = known
+                self._heads[script, keys] = known
         return b"*%d\r\n%b%b" % (3 + len(keys) + len(words), known, b"".join(map(_word, words)))
 
     def _send(self, connection: Any, commands: Sequence[Sequence[Word]]) -> None:
@@ -263,10 +262,9 @@ def _word(word: Word) -> bytes:
 class Nodes:
     """A connection to each node of a cluster that has to be asked."""
 
-    def __init__(self, client: Any, script: str) -> None:
+    def __init__(self, client: Any) -> None:
         self.address: Hashable = id(client)
         self._client = client
-        self._script = script
         self._wires: dict[str, Wire] = {}
 
     @property
@@ -283,9 +281,9 @@ class Nodes:
         """Nothing, since it is never `ready`."""
 
     def exchange(self, commands: Sequence[Command], timeout: float) -> list[Reply]:
-        """Run the script for each of these keys and arguments, at the node that has them."""
+        """Run these scripts, at the node that has them."""
         by_node: dict[str, list[int]] = {}
-        for index, (keys, _) in enumerate(commands):
+        for index, (_, keys, _) in enumerate(commands):
             by_node.setdefault(self._node_of(keys[0]).name, []).append(index)
         replies: list[Reply] = [b""] * len(commands)
         for name, indexes in by_node.items():
@@ -317,7 +315,7 @@ class Nodes:
         if name not in self._wires:
             node = self._client.get_node(node_name=name)
             client = node.redis_connection or self._client.get_redis_connection(node)
-            self._wires[name] = Wire(client.connection_pool, self._script)
+            self._wires[name] = Wire(client.connection_pool)
         return self._wires[name]
 
     def _follow(self, command: Command, reply: Reply, timeout: float) -> Reply:
@@ -325,7 +323,7 @@ class Nodes:
         for _ in range(_AROUND):
             if isinstance(reply, MovedError):  # which is a kind of AskError
                 self._look_again()
-                reply = self._wire(self._node_of(command[0][0]).name).run(command, timeout)
+                reply = self._wire(self._node_of(command[1][0]).name).run(command, timeout)
             elif isinstance(reply, AskError):
                 there: Any = reply
                 name = f"{there.host}:{there.port}"

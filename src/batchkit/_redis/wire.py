@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 from struct import pack, unpack
 from typing import Final
 
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 
 MICROSECONDS: Final = 1e6
 _SERVED, _LATE, _AGAIN = range(3)
-
-
-def script(name: str) -> str:
-    """The text of a script that is part of this package."""
-    return files("batchkit._redis").joinpath(name).read_text(encoding="utf-8")
 
 
 @frozen
@@ -157,6 +151,14 @@ class Ask:
             numbers += calls.count, calls.cost, round(calls.age * MICROSECONDS)
         return self.process, pack(f">{len(numbers)}d", *numbers)
 
+    def by(self, deadline: float) -> Ask:
+        """The same, with another deadline."""
+        return evolve(self, deadline=deadline)
+
+    def read(self, answer: bytes) -> Answer | TooLate:
+        """What the script answered."""
+        return read(answer)
+
 
 @frozen
 class Answer:
@@ -200,6 +202,11 @@ class Answer:
     heard: bool = False
     edition: int = 0
     memory: tuple[float, ...] = ()
+
+    @property
+    def granted(self) -> int:
+        """Permits that it brings to those who wait."""
+        return self.at_once + self.later
 
 
 @frozen

@@ -1,0 +1,638 @@
+"""A gate whose permits come from Redis: when to ask, who asks, and what becomes of those who wait.
+
+Those who call stand in the process's own line, before what the process holds. After each decision it is
+settled when Redis has to be asked next. Where a caller is there who can ask, it does so; else the courier, a
+thread, is told that moment. One question is about all who wait; they wait for its answer as they would wait
+for a bucket.
+
+What is asked for, and what an answer changes, is up to the kind of limiter: `BucketGate`, `SlotsGate`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from abc import ABC, abstractmethod
+from asyncio import AbstractEventLoop
+from collections.abc import Iterable
+from math import inf
+from typing import Any, Final, Generic, NamedTuple, Protocol, Self, TypeAlias, TypeVar
+
+from attrs import define, frozen
+
+from batchkit._core.place import Place, State
+from batchkit._core.store import Store
+from batchkit._events import Event, Hook, Reconnected, Unavailable
+from batchkit._gate import GO, Gate
+from batchkit._parking import Parker, SyncParker, wait_at_sync
+from batchkit._redis.link import Command
+from batchkit._redis.names import names
+from batchkit._redis.scripts import Script
+from batchkit._redis.skew import Skew
+from batchkit._redis.substitutes import Nothing, Unlimited
+from batchkit._redis.wire import Calls, Orders, TooLate
+from batchkit._values import Decision
+from batchkit.abc import Clock
+from batchkit.exceptions import AcquireTimeout, LimiterClosed, LimiterUnavailable
+
+_MOST_PLACES: Final = 256  # that one question is about
+_MOST_RUNS: Final = 24
+_FIRST: Final = 0.005  # seconds that the thread leaves to an event loop in which many come
+_PRESENCE: Final = 5.0  # seconds; Redis takes a process for gone after six times that
+
+
+class Remote(Store, Protocol):
+    """What a process holds of what Redis grants.
+
+    Attributes:
+        key: which one of its family it is of, in words; empty if it is of none.
+        orders: what is to be said to Redis with the next question.
+        look: moment before which it is in vain to ask for more.
+        instead: what permits are taken from while Redis is away; None while it is there.
+    """
+
+    key: str
+    orders: Orders
+    look: float
+    instead: Store | None
+
+    @property
+    def total(self) -> int:
+        """Permits held, those included that are not due yet."""
+        ...
+
+    def restore(self, permits: int, now: float) -> None:
+        """Take permits back that were taken and not used."""
+        ...
+
+
+class Reply(Protocol):
+    """What Redis says to a question.
+
+    Attributes:
+        again: whether this was said before, and the question came twice.
+        now: the moment of the server's clock, in microseconds.
+        members: processes that were here lately; 0 if nobody asked.
+    """
+
+    @property
+    def again(self) -> bool: ...
+    @property
+    def now(self) -> float: ...
+    @property
+    def members(self) -> int: ...
+    @property
+    def granted(self) -> int:
+        """Permits that it brings to those who wait."""
+        ...
+
+
+class Header(NamedTuple):
+    """What each question starts with.
+
+    Attributes:
+        process: who asks.
+        serial: number of the question; the same one is answered once.
+        deadline: the moment of the server's clock (microseconds) after which it is not to be answered; 0 for
+            never.
+        presence: 2 with the first question, 1 to be counted among those who are here, 0 otherwise.
+    """
+
+    process: str
+    serial: int
+    deadline: float
+    presence: int
+
+
+class Asked(Protocol):
+    """What is asked."""
+
+    @property
+    def calls(self) -> Iterable[Calls]: ...
+    @property
+    def orders(self) -> Orders: ...
+    def words(self) -> tuple[str, bytes]:
+        """The arguments of the script."""
+        ...
+
+    def by(self, deadline: float) -> Self:
+        """The same, with another deadline."""
+        ...
+
+    def read(self, answer: bytes) -> Any:
+        """What the script answered, or `TooLate`."""
+        ...
+
+
+S = TypeVar("S", bound=Remote)
+Q = TypeVar("Q", bound=Asked)
+A = TypeVar("A", bound=Reply)
+
+
+class Caller(Protocol):
+    """Who asks Redis."""
+
+    def enter(self, gate: AnyGate) -> None:
+        """A gate that may ask."""
+        ...
+
+    def call(self, gate: AnyGate, moment: float) -> None:
+        """Ask for a gate at that moment."""
+        ...
+
+    def hurry(self, gate: AnyGate, *, here: bool, loop: AbstractEventLoop | None = None) -> None:
+        """Ask for a gate at once; `here`: and wait for the answer; or have the running event loop read it."""
+        ...
+
+    def hurry_in(self, loop: AbstractEventLoop, gate: AnyGate, *, soon: bool) -> None:
+        """Ask for a gate from the running event loop, at once or when those have run who are about to."""
+        ...
+
+
+@frozen
+class Terms:
+    """What a limiter agreed with its user.
+
+    Attributes:
+        prefix, key, tag: what it is called in Redis.
+        cold: whether what Redis does not know lets nobody go at first.
+        timeout: seconds within which Redis has to answer.
+        on_unavailable: what happens while it does not: "raise", "deny", "allow" or "local".
+    """
+
+    prefix: str
+    key: str
+    tag: str | None
+    cold: bool
+    timeout: float
+    on_unavailable: str
+
+
+T = TypeVar("T", bound=Terms)
+
+
+@define(eq=False)
+class Question(Generic[Q]):
+    """A question that is under way.
+
+    Attributes:
+        ask: what is asked.
+        script: what answers it.
+        keys: of the limiter.
+        sent: the moment of the own clock before it was sent.
+        tries: places that do not wait for more than its answer.
+    """
+
+    ask: Q
+    script: Script
+    keys: tuple[str, ...]
+    sent: float
+    tries: list[Place]
+
+    @property
+    def command(self) -> Command:
+        """What is sent."""
+        return self.script, self.keys, self.ask.words()
+
+
+class AskingGate(Gate[S], ABC, Generic[S, T, Q, A]):
+    """A line before what a process holds of what Redis grants.
+
+    Attributes:
+        script: what answers its questions.
+        keys: of the limiter in Redis.
+        terms: what was agreed.
+        planned: the moment at which the courier is to ask; infinite if it was not told to.
+        members: processes that were here lately, as last heard.
+        asked: questions so far.
+        crowded: whether the last question was about several calls of an event loop.
+        short: whether those who asked last had to wait for permits to come in.
+        lost: why Redis cannot be asked, or None.
+    """
+
+    script: Script
+
+    def __init__(
+        self,
+        store: S,
+        *,
+        terms: T,
+        courier: Caller,
+        name: str,
+        hooks: Iterable[Hook],
+        patience: float,
+        clock: Clock,
+    ) -> None:
+        self.keys = names(terms.prefix, terms.key, terms.tag, store.key)
+        self.terms = terms
+        self.closed = False
+        self._courier = courier
+        self.members = 1
+        self.asked = 0
+        super().__init__(store, name=name, hooks=hooks, patience=patience, clock=clock)
+        courier.enter(self)
+
+    def beside(self, store: S) -> Self:
+        """Another gate like this one, for another key of the family."""
+        gate = type(self)(
+            store,
+            terms=self.terms,
+            courier=self._courier,
+            name=self.name,
+            hooks=self.hooks,
+            patience=self._patience,
+            clock=self.clock,
+        )
+        gate.closed = self.closed
+        return gate
+
+    def _start_anew(self) -> None:
+        self._process_name = secrets.token_hex(6)
+        self._serial = 0
+        self._question: Question[Q] | None = None
+        self.planned = inf
+        self.short = False
+        self._outside: list[Place] = []  # those that are let in with the next question
+        self.crowded = False
+        self._coming = False  # whether the decision is that of a caller who can ask Redis itself
+        self._hurries = False  # whether it has to
+        self._tries: dict[Place, None] = {}
+        self._told = -inf  # the order in line that Redis knows of
+        self._present = -inf
+        self._known = False  # whether Redis knows the terms
+        self._skew = Skew()
+        self.lost: Exception | None = None
+        self._lost_at = -inf
+        self.store.instead = None
+        super()._start_anew()
+
+    # what a kind of limiter asks for, and what an answer changes
+
+    @abstractmethod
+    def _due(self, now: float, wanted: int) -> float:
+        """When to ask for other reasons than that somebody waits."""
+
+    @abstractmethod
+    def _prepare(self, now: float, wanted: int) -> None:
+        """Put in order what is held, before a question."""
+
+    @abstractmethod
+    def _has_news(self, now: float, calls: list[Calls]) -> bool:
+        """Whether Redis is to be told or asked anything beside what those calls want."""
+
+    @abstractmethod
+    def _phrase(self, now: float, header: Header, calls: list[Calls], *, stands: bool) -> Q:
+        """The question."""
+
+    @abstractmethod
+    def _take_in(self, now: float, moment: float, question: Question[Q], answer: A) -> list[Event]:
+        """Take in an answer that was true at a moment of the own clock."""
+
+    @abstractmethod
+    def _local_share(self, now: float) -> Store:
+        """What permits are taken from where this process goes on alone."""
+
+    def _unheard(self, now: float) -> None:
+        """Redis did not take in what the last question told it."""
+
+    def _settle_up(self, now: float, instead: Store) -> None:
+        """Redis is there again: tell it what was let go without it."""
+
+    # decisions of those who call
+
+    def _pause(self, now: float, seconds: float) -> None:
+        super()._pause(now, seconds)
+        self.store.orders.add(Orders(pause=seconds))
+
+    def attempt(self, cost: int) -> Decision:
+        """Go now, or not at all, after at most one question."""
+        decision = super().attempt(cost)
+        if decision.allowed or not self.alone(self._worth_asking):
+            return decision
+        parker = self.clock.parker_sync()
+        place = self.place(cost, 0, 0.0, parker)
+        try:
+            wait_at_sync(place, parker, self.come, self.abandon)
+        except AcquireTimeout as error:
+            return Decision(False, error.retry_after)
+        return GO
+
+    def place(self, cost: int, priority: int, timeout: float | None, parker: Parker | SyncParker) -> Place:
+        """A place for a call that has to wait; without patience, for one answer."""
+        place = super().place(cost, priority, timeout or None, parker)
+        if timeout == 0:
+            place.once = True  # whatever was heard last; the answer, or that there is none, ends it
+            self._tries[place] = None
+        return place
+
+    def come(self, place: Place) -> float | None:
+        """The owner of a place is here. If Redis has to be asked at once, its thread does so."""
+        if place.state is State.GONE:  # handed over
+            if self._now() > place.owned_until:
+                return self.alone(self._come_late, place)
+            self.tell(place)
+            return None
+        if self.crowded and place.state is State.NEW and self._waits_outside(place):
+            return inf
+        until = super().come(place)
+        if not self.take_hurry():
+            return until
+        domain = place.owner.domain
+        if isinstance(domain, AbstractEventLoop):
+            self._courier.hurry_in(domain, self, soon=self.crowded)
+            return until
+        here = until is not None and domain is None and place.timeout >= self.terms.timeout
+        self._courier.hurry(self, here=here)
+        return super().come(place) if here else until
+
+    def _waits_outside(self, place: Place) -> bool:
+        """Where many come at once in one event loop, they are let in together when the next question is
+        asked.
+        """
+        loop = place.owner.domain
+        simple = place.timeout == inf and not place.priority and self.lost is None and not self.closed
+        if not (simple and isinstance(loop, AbstractEventLoop)):
+            return False
+        self._outside.append(place)
+        now = self._now()
+        if self.planned > now:
+            self.planned = now
+            self._courier.hurry_in(loop, self, soon=True)
+        return True
+
+    def _let_in(self, now: float) -> None:
+        outside, self._outside = self._outside, []
+        for place in outside:
+            if place.state is State.NEW:  # or its owner gave up
+                self.waiters.enter(place)
+                self.line.join(place, now)
+
+    def _come_late(self, now: float, place: Place) -> float:
+        """It was handed its permits, and did not come in time: they are handed back, and it waits on."""
+        self.store.restore(place.cost, now)
+        self.waits -= 1
+        self.waited -= place.waited
+        self.waiters.enter(place)
+        self.line.rejoin(place)
+        self.waiters.look(now, here=place)
+        return self.waiters.until(place)
+
+    def _abandon(self, now: float, place: Place) -> None:
+        if place.state is State.NEW:
+            place.state = State.LEFT
+        if place.taken:  # others of this process may use it
+            self.store.restore(place.cost, now)
+            place.taken = False
+        super()._abandon(now, place)
+
+    def take_hurry(self) -> bool:
+        """Whether the one who decided last is to ask Redis itself; said once."""
+        hurries, self._hurries = self._hurries, False
+        return hurries
+
+    def ending(self, place: Place) -> Exception:
+        """Why a place ended before it went."""
+        if place.state is State.REFUSED and place.cost <= self.store.burst:
+            if self.closed:
+                return LimiterClosed(f"{self.name} was closed")
+            if self.lost is not None:
+                return self._unavailable(self.lost)
+        return super().ending(place)
+
+    def _go(self, now: float, place: Place) -> float | None:
+        self._check_open()
+        self._coming = True
+        in_vain = place in self._tries and place.state is State.NEW and not self._worth_asking(now)
+        until = super()._go(now, place)
+        if in_vain:
+            self._tries.pop(place, None)
+            self._refuse([place])
+        return until
+
+    def _attempt(self, now: float, place: Place) -> Decision:
+        self._check_open()
+        return super()._attempt(now, place)
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise LimiterClosed(f"{self.name} was closed")
+        if self.lost is not None and self.terms.on_unavailable == "raise":
+            raise self._unavailable(self.lost)
+
+    def _unavailable(self, cause: Exception) -> LimiterUnavailable:
+        error = LimiterUnavailable(f"{self.name} cannot ask Redis ({_told(cause)})")
+        error.__cause__ = cause
+        return error
+
+    def _worth_asking(self, now: float) -> bool:
+        """Whether a newcomer could be let go by an answer."""
+        quiet = not (self.line.waiting or self.line.reserved) and now >= self.store.closed_until
+        return quiet and self.lost is None and now >= self.store.look
+
+    # when to ask
+
+    def _lay_back(self, now: float) -> list[Place]:
+        if self._question is None and self.planned > now:
+            moment = self._next_question(now)
+            if moment < self.planned:
+                hurries = moment <= now and self._coming
+                if self.crowded and not hurries:  # an event loop, in which many come, is the first to ask
+                    moment = max(moment, now + _FIRST)
+                self.planned = moment
+                if hurries:
+                    self._hurries = True
+                else:
+                    self._courier.call(self, moment)
+            elif self._hurries and not self._coming:  # Ctrl-C struck who was to do so
+                self._hurries = False
+                self._courier.call(self, now)
+        self._coming = False
+        return super()._lay_back(now)
+
+    def _next_question(self, now: float) -> float:
+        store = self.store
+        if self.lost is not None:
+            return inf  # the courier comes on its own
+        if self._tries or self._outside:
+            return now
+        wanted = self.line.demand
+        moment = self._due(now, wanted)
+        if orders := store.orders:
+            urgent = orders.pause or orders.drain is not None or orders.size
+            moment = now if urgent else min(moment, now + store.grace)
+        if wanted > store.total:
+            moment = now if store.look <= now or self._overtakes() else min(moment, store.look)
+        return moment
+
+    def _overtakes(self) -> bool:
+        """Whether the first in line stands before the place that Redis knows of."""
+        if self.store.total:
+            return False
+        first = self.line.upcoming(1)
+        return bool(first) and first[0].order[0] < self._told
+
+    # questions and answers: the courier's
+
+    def ask(self, now: float) -> Question[Q] | None:
+        """What is to be asked now; None if there is nothing."""
+        self.planned = inf
+        self._let_in(now)
+        if (question := self._question) is not None:  # its answer was lost: asked again, and answered once
+            question.sent = now
+            question.ask = question.ask.by(self._deadline(now))
+            return question
+        store, line = self.store, self.line
+        wanted = line.demand
+        self._prepare(now, wanted)
+        calls = self._calls(now)
+        if not calls and wanted > store.total:  # by those only who are not there to be called
+            store.look = now + store.grace
+        tries, self._tries = [place for place in self._tries if place.state is State.WAITING], {}
+        asks = bool(calls) and (now >= store.look or bool(tries) or self._overtakes())
+        news = self._has_news(now, calls)
+        if not (asks or news) and self.lost is None:
+            return None
+        upcoming = line.upcoming(_MOST_PLACES)
+        stands = any(place not in tries for place in upcoming)
+        in_a_loop = bool(upcoming) and isinstance(upcoming[0].key, AbstractEventLoop)
+        self.crowded = in_a_loop and sum(run.count for run in calls) > 1
+        self._told = now - calls[0].age if calls and stands else -inf
+        self.asked += 1
+        ask = self._phrase(now, self._header(now), calls, stands=stands)
+        self._question = Question(ask, self.script, self.keys, now, tries)
+        return self._question
+
+    def _header(self, now: float) -> Header:
+        presence = 2 if not self._known else 1 if now - self._present > _PRESENCE else 0
+        self._present = now if presence else self._present
+        self._serial += 1
+        return Header(self._process_name, self._serial, self._deadline(now), presence)
+
+    def _deadline(self, now: float) -> float:
+        return self._skew.there(now + self.terms.timeout)
+
+    def answered(self, now: float, answer: A | TooLate, loop: AbstractEventLoop | None = None) -> list[Event]:
+        """Take in an answer; returned are the events to be sent. `loop`: the event loop that runs this; it
+        asks for what is wanted next.
+        """
+        self._coming = loop is not None
+        question, self._question = self._question, None
+        if question is None:
+            return []
+        events: list[Event] = [] if self.lost is None else [self._found(now)]
+        if isinstance(answer, TooLate):
+            self._skew.hear(answer.now, question.sent, now)
+            self._put_back(now, question)
+            return events
+        if not answer.again:
+            self._skew.hear(answer.now, question.sent, now)
+        self._known = True
+        self.members = answer.members or self.members
+        moment = min(now, self._skew.here(answer.now))  # rounding must not put it off
+        events += self._take_in(now, moment, question, answer)
+        calls = question.ask.calls
+        if calls and sum(run.count * run.cost for run in calls) == answer.granted:
+            self._told = -inf
+        if loop is not None:
+            self._hand_over(now, loop)
+        self.waiters.look(now)
+        self._refuse(question.tries)
+        return events
+
+    def _put_back(self, now: float, question: Question[Q]) -> None:
+        """What a question said, and whom it was about, is said and asked for again."""
+        orders = question.ask.orders
+        orders.add(self.store.orders)
+        self.store.orders = orders
+        self._tries.update(dict.fromkeys(question.tries))
+        self._unheard(now)
+
+    def _hand_over(self, now: float, loop: AbstractEventLoop) -> None:
+        """Let those go who are in the event loop that runs, without another decision for each."""
+        for place in self.line.hand_over(loop, now):
+            self.waits += 1
+            self.waited += place.waited
+            self.waiters.quit(place)
+            self.waiters.to_wake.append(place)
+
+    def _refuse(self, tries: Iterable[Place]) -> None:
+        """Those that wanted one answer, and were not let go by it, end."""
+        for place in tries:
+            if place.state is State.WAITING:
+                self.line.expire(place)
+                self.waiters.to_wake.append(place)
+
+    def lose(self, now: float, cause: Exception, again: float) -> Unavailable | None:
+        """Redis cannot be asked before some moment: go on as agreed. Returned is the event to be sent, if
+        that is news.
+        """
+        self._let_in(now)
+        news = self.lost is None
+        self.lost, self.planned = cause, again
+        policy = self.terms.on_unavailable
+        if news:
+            self._lost_at = now
+            self.store.instead = self._substitute(now)
+        if policy == "raise":
+            self.waiters.to_wake += self.line.refuse()
+        elif policy == "deny":
+            self._refuse([*self._tries, *(self._question.tries if self._question else ())])
+        self._tries.clear()
+        self.waiters.look(now)
+        return Unavailable(self.name, policy, _told(cause)) if news else None
+
+    def end(self, now: float) -> None:
+        """Nobody goes any more; what is held is handed back."""
+        self._let_in(now)
+        self.closed, self.planned = True, inf  # from now on only to hand back what is held
+        self.waiters.to_wake += self.line.refuse()
+
+    def _substitute(self, now: float) -> Store:
+        policy = self.terms.on_unavailable
+        if policy == "allow":
+            return Unlimited(self.store.burst)
+        if policy == "local":
+            return self._local_share(now)
+        return Nothing(self.store.burst)
+
+    def _found(self, now: float) -> Reconnected:
+        """Redis is there again."""
+        instead, self.store.instead = self.store.instead, None
+        self.lost = None
+        let_go = 0
+        if instead is not None:
+            let_go = instead.granted
+            self._settle_up(now, instead)
+        return Reconnected(self.name, now - self._lost_at, let_go)
+
+    def _calls(self, now: float) -> list[Calls]:
+        """Those that wait for more than what is held, in runs of the same cost. A run is cut where it
+        doubles, so that the age of whoever is first in what is left of it is known about.
+        """
+        covered = self.store.total
+        runs: list[Calls] = []
+        cost, age, count, so_far = 0, 0.0, 0, 0
+        for place in self.line.upcoming(_MOST_PLACES):
+            if place.cost <= covered:
+                covered -= place.cost
+                continue
+            wants, covered = place.cost - covered, 0
+            if wants == cost and count < max(1, so_far - count):
+                count += 1
+                so_far += 1
+                continue
+            if count:
+                runs.append(Calls(count, cost, age))
+                if len(runs) == _MOST_RUNS:
+                    return runs
+            so_far = so_far + 1 if wants == cost else 1
+            cost, age, count = wants, now - place.order[0], 1
+        if count:
+            runs.append(Calls(count, cost, age))
+        return runs
+
+
+def _told(cause: Exception) -> str:
+    return f"{type(cause).__name__}: {cause}"
+
+
+AnyGate: TypeAlias = AskingGate[Any, Any, Any, Any]
