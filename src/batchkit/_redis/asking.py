@@ -483,7 +483,7 @@ class AskingGate(Gate[S], ABC, Generic[S, T, Q, A]):
         store, line = self.store, self.line
         wanted = line.demand
         self._prepare(now, wanted)
-        calls = self._calls(now)
+        calls, first = self._calls(now)
         if not calls and wanted > store.total:  # by those only who are not there to be called
             store.look = now + store.grace
         tries, self._tries = [place for place in self._tries if place.state is State.WAITING], {}
@@ -495,7 +495,7 @@ class AskingGate(Gate[S], ABC, Generic[S, T, Q, A]):
         stands = any(place not in tries for place in upcoming)
         in_a_loop = bool(upcoming) and isinstance(upcoming[0].key, AbstractEventLoop)
         self.crowded = in_a_loop and sum(run.count for run in calls) > 1
-        self._told = now - calls[0].age if calls and stands else -inf
+        self._told = first if calls and stands else -inf
         self.asked += 1
         ask = self._phrase(now, self._header(now), calls, stands=stands)
         self._question = Question(ask, self.script, self.keys, now, tries)
@@ -604,11 +604,11 @@ class AskingGate(Gate[S], ABC, Generic[S, T, Q, A]):
             self._settle_up(now, instead)
         return Reconnected(self.name, now - self._lost_at, let_go)
 
-    def _calls(self, now: float) -> list[Calls]:
-        """Those that wait for more than what is held, in runs of the same cost. A run is cut where it
-        doubles, so that the age of whoever is first in what is left of it is known about.
+    def _calls(self, now: float) -> tuple[list[Calls], float]:
+        """Those that wait for more than what is held, in runs of the same cost, and the order of the first. A
+        run is cut where it doubles, so that the age of whoever is first in what is left of it is known about.
         """
-        covered = self.store.total
+        covered, first = self.store.total, inf
         runs: list[Calls] = []
         cost, age, count, so_far = 0, 0.0, 0, 0
         for place in self.line.upcoming(_MOST_PLACES):
@@ -616,6 +616,8 @@ class AskingGate(Gate[S], ABC, Generic[S, T, Q, A]):
                 covered -= place.cost
                 continue
             wants, covered = place.cost - covered, 0
+            if first == inf:  # as it is: what the age of the first run says of it may be off by one bit
+                first = place.order[0]
             if wants == cost and count < max(1, so_far - count):
                 count += 1
                 so_far += 1
@@ -623,12 +625,12 @@ class AskingGate(Gate[S], ABC, Generic[S, T, Q, A]):
             if count:
                 runs.append(Calls(count, cost, age))
                 if len(runs) == _MOST_RUNS:
-                    return runs
+                    return runs, first
             so_far = so_far + 1 if wants == cost else 1
             cost, age, count = wants, now - place.order[0], 1
         if count:
             runs.append(Calls(count, cost, age))
-        return runs
+        return runs, first
 
 
 def _told(cause: Exception) -> str:
