@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +23,11 @@ from benchmarks.fleet.server import NONE, Server, binary, server
 from benchmarks.fleet.subjects import Quota
 from benchmarks.fleet.worker import Job
 from benchmarks.frame import AsyncCase, Case, Failure, Role, Sample, Suite, SyncCase, run_suite
+from benchmarks.line.bookings import Booking
+from benchmarks.line.world import Limit, Way, World
 from benchmarks.report import rows, text
 from benchmarks.suites import all_suites
+from benchmarks.suites.line import WAYS
 
 
 def test_ratio_is_taken_round_by_round_so_that_a_slow_round_does_not_count() -> None:
@@ -216,6 +220,36 @@ def test_a_process_that_does_not_answer_is_given_up(real: Server, monkeypatch: p
     monkeypatch.setattr(crew, "LIMIT_EACH", 0.1)
     with pytest.raises(Failure, match="processes did not answer"):
         crew.run_crew(real, [replace(_job(real), seconds=0.0, mode="lone", calls=10**9)])
+
+
+@pytest.mark.parametrize("way", [way for _, _, way in WAYS], ids=[name for name, _, _ in WAYS])
+def test_a_simulated_fleet_goes_at_its_rate_and_the_same_seed_makes_the_same_run(
+    real: Server, way: Way
+) -> None:
+    def gone() -> list[tuple[float, str]]:
+        with closing(World(1)) as world:
+            processes = [way(world, name, Limit(rate=10, burst=2)) for name in "ab"]
+            for process in processes * 3:
+                world.come(process)
+            world.run(until=lambda: len(world.gone) == 6)
+            return [(call.went, call.process) for call in world.gone]
+
+    assert [moment for moment, _ in gone()] == pytest.approx([0.0, 0.0, 0.1, 0.2, 0.3, 0.4], abs=0.005)
+    assert gone() == gone()
+
+
+def test_a_booked_moment_that_is_handed_back_goes_to_whoever_asks_next(real: Server) -> None:
+    with closing(World(1)) as world:
+        one, other = (Booking(world, name, Limit(rate=10, burst=1)) for name in "ab")
+        mine = [world.come(one) for _ in range(3)]
+        world.run_to(0.01)
+        theirs = [world.come(other)]
+        world.run_to(0.05)
+        one.cancel(mine.pop())
+        world.run_to(0.06)
+        theirs.append(world.come(other))
+        world.run_to(1.0)
+        assert [call.went for call in mine + theirs] == pytest.approx([0.0, 0.1, 0.2, 0.3], abs=0.005)
 
 
 def test_the_same_figures_make_the_same_images_and_suites_that_did_not_run_make_none(tmp_path: Path) -> None:
