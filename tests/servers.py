@@ -503,12 +503,16 @@ class Cluster:
         to.do("CLUSTER", "SETSLOT", slot, "IMPORTING", self._id(self.owner(slot)))
         self.owner(slot).do("CLUSTER", "SETSLOT", slot, "MIGRATING", self._id(to))
 
-    def finish_migration(self, slot: int) -> None:
-        """Hand over the keys, then the slot: from now on the former owner answers MOVED."""
-        source, to = self.owner(slot), self._moving.pop(slot)
+    def hand_over_keys(self, slot: int) -> None:
+        """From now on the owner of a slot that is on the move answers ASK for all of its keys."""
+        source, to = self.owner(slot), self._moving[slot]
         while keys := source.do("CLUSTER", "GETKEYSINSLOT", slot, 1000):
             source.do("MIGRATE", HOST, to.port, "", 0, int(DEADLINE * 1000), "REPLACE", "KEYS", *keys)
-        self._moved[slot] = to
+
+    def finish_migration(self, slot: int) -> None:
+        """Hand over the keys, then the slot: from now on the former owner answers MOVED."""
+        self.hand_over_keys(slot)
+        self._moved[slot] = to = self._moving.pop(slot)
         for node in sorted(self.nodes, key=lambda node: node is not to):  # the new owner learns of it first
             node.do("CLUSTER", "SETSLOT", slot, "NODE", self._id(to))
         # Nodes that learn of two moves in the wrong order send clients to and fro for good.

@@ -17,7 +17,7 @@ import anyio
 import pytest
 
 from batchkit import AcquireTimeout, LimiterUnavailable, Reconnected, RedisDistributedLimiter, Unavailable
-from batchkit._redis.names import names
+from batchkit._redis.names import name
 from batchkit._redis.scripts import BUCKET
 from batchkit._redis.wire import Answer, Ask, Orders, read
 from batchkit.abc import Event
@@ -51,8 +51,7 @@ def excess(stamps: Sequence[float], rate: float, burst: int) -> float:
 def figures(server: Server, key: str = KEY) -> Answer:
     """What Redis itself knows of a limiter, asked for by somebody who wants nothing."""
     ask = Ask("observer", next(_serials), 0.0, 0, 1.0, 1, False, 0.0, Orders(), 0, False, [])
-    keys = names("batchkit", key, None)
-    answer = read(server.do("EVAL", BUCKET.text, len(keys), *keys, *ask.words()))
+    answer = read(server.do("EVAL", BUCKET.text, 1, name("batchkit", key, None), *ask.words()))
     assert isinstance(answer, Answer)
     return answer
 

@@ -10,7 +10,7 @@ import redis
 import redis.asyncio
 
 from batchkit import Reconnected, Unavailable
-from batchkit._redis.names import names
+from batchkit._redis.names import name
 from tests.faults.conftest import Make
 from tests.faults.fleet import (
     KEY,
@@ -29,7 +29,7 @@ from tests.servers import BINARIES, HOST, Cluster, Sentinel, Server
 pytestmark = pytest.mark.skipif(not BINARIES, reason="no server found")
 
 RATE, BURST = 100, 10
-SLOT = Cluster.slot(names("batchkit", KEY, None)[0])
+SLOT = Cluster.slot(name("batchkit", KEY, None))
 
 
 def check_all_is_well(callers: Callers, hook: StampedHook) -> None:
@@ -121,6 +121,11 @@ def test_the_pool_of_a_client_stays_its_own(redis_server: Server, make: Make) ->
 # clusters
 
 
+def times_asked(node: Server) -> int:
+    """How often a node was asked for what is only on its way there."""
+    return node.commands().get("asking", 0)
+
+
 def times_moved(cluster: Cluster) -> int:
     """How often nodes sent a client to another one."""
     return sum(
@@ -153,22 +158,39 @@ def test_a_slot_that_moved_before_the_first_call(cluster: Cluster, make: Make, s
     eventually(lambda: figures(cluster.owner(SLOT)).gone == len(callers.gone))
 
 
-def test_a_slot_on_the_move_cannot_be_asked(
-    policy: str, cluster: Cluster, make: Make, stamped: StampedHook
+def test_a_slot_on_the_move_is_asked_for_where_its_key_lies(
+    cluster: Cluster, make: Make, stamped: StampedHook, colour: str
 ) -> None:
-    """Redis refuses a script whose keys are not all on one side (TRYAGAIN), until the slot has moved."""
     to = cluster.other(SLOT)
-    limiter = make(cluster.client(), on_unavailable=policy, hooks=[stamped])
-    cluster.begin_migration(SLOT, to)
-    with Callers(limiter, timeout=1) as callers:
-        eventually(lambda: bool(stamped.of(Unavailable)))
-        assert "TryAgainError" in stamped.of(Unavailable)[0].reason
-        cluster.finish_migration(SLOT)
-        check_recovery(stamped, time.monotonic())
+    limiter = make(cluster.client(), hooks=[stamped])
+    with Callers(limiter, colour=colour) as callers:
         callers.go_on()
-    assert callers.longest < 2
-    if policy in ("raise", "deny"):
-        eventually(lambda: figures(to).gone == len(callers.gone))
+        cluster.begin_migration(SLOT, to)
+        callers.go_on()
+        assert not times_asked(to)
+        cluster.hand_over_keys(SLOT)
+        callers.go_on()
+        assert times_asked(to)
+        assert not times_moved(cluster)
+        cluster.finish_migration(SLOT)
+        callers.go_on()
+    check_all_is_well(callers, stamped)
+    eventually(lambda: figures(to).gone == len(callers.gone))
+
+
+def test_a_key_that_is_new_in_a_slot_on_the_move_lies_where_that_goes(
+    cluster: Cluster, make: Make, stamped: StampedHook
+) -> None:
+    to = cluster.other(SLOT)
+    cluster.begin_migration(SLOT, to)
+    limiter = make(cluster.client(), hooks=[stamped])
+    with Callers(limiter) as callers:
+        callers.go_on()
+        assert times_asked(to)
+        cluster.finish_migration(SLOT)
+        callers.go_on()
+    check_all_is_well(callers, stamped)
+    eventually(lambda: figures(to).gone == len(callers.gone))
 
 
 def test_a_node_of_a_cluster_dies_and_returns(make: Make, stamped: StampedHook) -> None:
@@ -232,7 +254,7 @@ def test_a_whole_cluster_dies_and_returns(
 
 
 def slot_of(key: str) -> int:
-    return Cluster.slot(names("batchkit", key, None)[0])
+    return Cluster.slot(name("batchkit", key, None))
 
 
 # sentinels

@@ -205,7 +205,7 @@ def test_who_died_is_passed_over_a_tenth_of_a_second_after_its_promised_look(red
             break
         moment += answer.look
     assert promised + LATE < moment <= promised + LATE + 0.006
-    assert fleet.run("HKEYS", fleet.keys[1]) == []
+    assert fleet.standing() == []
 
 
 def test_those_who_come_later_get_what_is_left_when_the_first_ones_have_theirs(redis_server: Server) -> None:
@@ -237,22 +237,22 @@ def test_who_is_fully_served_or_gives_up_leaves_the_line(redis_server: Server) -
     fleet.ask("x", cold=True)
     fleet.ask("a", one())
     fleet.ask("b", one())
-    assert sorted(fleet.run("HKEYS", fleet.keys[1])) == [b"a", b"b"]
+    assert fleet.standing() == ["a", "b"]
     fleet.advance(0.3)
     fleet.ask("a", one(age=0.3))
     fleet.ask("b", one(age=0.3))
     fleet.advance(0.2)
     fleet.ask("a", one(age=0.5))
-    assert fleet.run("HKEYS", fleet.keys[1]) == [b"b"]
+    assert fleet.standing() == ["b"]
     fleet.ask("b", [])
-    assert fleet.run("HKEYS", fleet.keys[1]) == []
+    assert fleet.standing() == []
 
 
 def test_who_does_not_stand_leaves_no_place(redis_server: Server) -> None:
     fleet = Fleet(redis_server, 2, 1)
     fleet.ask("x", cold=True)
     assert not fleet.takes("a")
-    assert fleet.run("HKEYS", fleet.keys[1]) == []
+    assert fleet.standing() == []
 
 
 def test_a_call_of_cost_8_is_not_starved_by_calls_of_cost_1(redis_server: Server) -> None:

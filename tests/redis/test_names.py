@@ -10,7 +10,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
-from batchkit._redis.names import bounded, names, part
+from batchkit._redis.names import bounded, name, part
 
 # What could be taken for something else, often enough.
 letters = st.text("ab:{}%~=(),'/ é\x00", min_size=1, max_size=12)
@@ -37,7 +37,7 @@ tags = texts | st.none()
     ],
 )
 def test_rows(key: str, tag: str | None, of: str, base: str) -> None:
-    assert names("batchkit", key, tag, of) == (base, f"{base};line", f"{base};here")
+    assert name("batchkit", key, tag, of) == base
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_rows(key: str, tag: str | None, of: str, base: str) -> None:
 )
 def test_what_is_no_text_is_refused(prefix: str, key: str, tag: str | None, what: str) -> None:
     with pytest.raises(ValueError, match=f"a {what} is a text"):
-        names(prefix, key, tag)
+        name(prefix, key, tag)
 
 
 limiters = st.tuples(texts, texts, tags, st.just("") | letters.map(part))
@@ -68,28 +68,23 @@ def test_two_limiters_share_no_name(
     first: tuple[str, str, str | None, str], second: tuple[str, str, str | None, str]
 ) -> None:
     assume(first != second)
-    assert not set(names(*first)) & set(names(*second))
+    assert name(*first) != name(*second)
 
 
 @given(prefix=texts, key=texts, tag=tags)
-def test_the_names_of_a_limiter_lie_in_one_slot_which_the_tag_determines(
-    prefix: str, key: str, tag: str | None
-) -> None:
-    own = names(prefix, key, tag)
-    assert len(set(own)) == 3
-    assert len({key_slot(name.encode()) for name in own}) == 1
-    other = names(prefix, key if tag is None else f"other {key}", tag)
-    assert key_slot(other[0].encode()) == key_slot(own[0].encode())
+def test_the_tag_determines_the_slot(prefix: str, key: str, tag: str | None) -> None:
+    other = name(f"other {prefix}", key if tag is None else f"other {key}", tag)
+    assert key_slot(other.encode()) == key_slot(name(prefix, key, tag).encode())
 
 
 def test_limiters_spread_over_a_cluster_unless_they_have_a_tag() -> None:
-    assert len({key_slot(names("p", f"k{number}", None)[0].encode()) for number in range(100)}) > 90
-    assert len({key_slot(names("p", f"k{number}", "t")[0].encode()) for number in range(100)}) == 1
+    assert len({key_slot(name("p", f"k{number}", None).encode()) for number in range(100)}) > 90
+    assert len({key_slot(name("p", f"k{number}", "t").encode()) for number in range(100)}) == 1
 
 
 @given(key=st.text(min_size=1, max_size=3000), tag=st.none() | st.text(min_size=1, max_size=3000))
 def test_a_name_is_bounded_whatever_the_key_and_the_tag(key: str, tag: str | None) -> None:
-    assert max(map(len, names("batchkit", key, tag))) <= 2 * 200 + 20
+    assert len(name("batchkit", key, tag)) <= 2 * 200 + 20
 
 
 @given(first=texts, second=texts)
@@ -102,7 +97,7 @@ def test_what_stands_for_long_texts_differs(first: str, second: str) -> None:
 def test_what_stands_for_a_long_text_is_nobodys_key() -> None:
     stands = bounded("x" * 201)
     assert re.fullmatch(r"x{40}\+[0-9a-f]{32}", stands)
-    assert names("p", stands, None) != names("p", "x" * 201, None)
+    assert name("p", stands, None) != name("p", "x" * 201, None)
 
 
 keys = st.recursive(

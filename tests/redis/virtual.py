@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from attrs import evolve
-from redis.crc import key_slot
 
-from batchkit._redis.names import names
+from batchkit._redis.names import name
 from batchkit._redis.scripts import BUCKET
 from batchkit._redis.wire import MICROSECONDS, Answer, Ask, Calls, Orders, TooLate, read
 from tests.servers import Server
@@ -17,6 +16,7 @@ from tests.servers import Server
 BEGIN: Final = 1_700_000_000_000_000  # microseconds
 CLOCK: Final = "local time = redis.call('TIME')\nlocal now = time[1] * 1000000 + time[2]\n"
 NO_ORDERS: Final = Orders()
+_PLACE: Final = 32  # bytes before the name
 
 _limiters = itertools.count()
 
@@ -52,7 +52,7 @@ class Fleet:
         self.asked = 0
         self.prompt = True
         self._went: dict[str, int] = {}
-        self.keys = names("test", f"limiter {next(_limiters)}", None)
+        self.key = name("test", f"limiter {next(_limiters)}", None)
         self._virtual = virtual
         self._serials: dict[str, int] = {}
         self._client = server.client()
@@ -114,7 +114,7 @@ class Fleet:
         """Have the script answer a question."""
         self.asked += 1
         now = (str(self.now),) if self._virtual else ()
-        return read(self._run("EVALSHA", self._sha, len(self.keys), *self.keys, *ask.words(), *now))
+        return read(self._run("EVALSHA", self._sha, 1, self.key, *ask.words(), *now))
 
     def ask(self, process: str = "a", calls: Sequence[Calls] = (), **kwargs: Any) -> Answer:
         """Put a question that is not too late."""
@@ -132,12 +132,21 @@ class Fleet:
         return bool(moments) and moments[0][0] <= self.seconds + 1e-6
 
     def run(self, *command: str | bytes | float) -> Any:
-        """One command about one of its keys."""
+        """One command."""
         return self._run(*command)
 
-    def slots(self) -> set[int]:
-        """The slots of its keys in a cluster."""
-        return {key_slot(key.encode()) for key in self.keys}
+    def fields(self) -> set[str]:
+        """What its key holds."""
+        return {field.decode() for field in self._run("HKEYS", self.key)}
+
+    def standing(self) -> list[str]:
+        """The processes in line, in order."""
+        line: bytes = self._run("HGET", self.key, "line") or b""
+        names: list[str] = []
+        while line:
+            name, _, line = line[_PLACE:].partition(b"\0")
+            names.append(name.decode())
+        return names
 
     def _run(self, *command: str | bytes | float) -> Any:
         execute: Callable[..., Any] = self._client.execute_command

@@ -25,7 +25,7 @@ from batchkit._events import Event, Hook, Reconnected, Unavailable
 from batchkit._gate import GO, Gate
 from batchkit._parking import Parker, SyncParker, wait_at_sync
 from batchkit._redis.link import Command
-from batchkit._redis.names import names
+from batchkit._redis.names import name as name_of
 from batchkit._redis.scripts import Script
 from batchkit._redis.skew import Skew
 from batchkit._redis.substitutes import Nothing, Unlimited
@@ -222,7 +222,7 @@ class AskingGate(Gate[S], ABC, Generic[S, T, Q, A]):
         patience: float,
         clock: Clock,
     ) -> None:
-        self.keys = names(terms.prefix, terms.key, terms.tag, store.key)
+        self.keys = (name_of(terms.prefix, terms.key, terms.tag, store.key),)
         self.terms = terms
         self.closed = False
         self._courier = courier

@@ -5,11 +5,14 @@
 -- whole microseconds. Nothing is reckoned from a moment that the clock jumped over: `owed` and `closed` count
 -- from `at`, and a clock that was set back moves `at`.
 --
--- KEYS: 1 the bucket (hash), 2 the line (hash: a field for each process that waits), 3 the processes that were
--- here lately (sorted set, by the moment).
---
--- The bucket has a field `state`, the numbers below, and a field for each process with its last answer, so that a
--- question that comes twice is answered once. All numbers are packed as doubles.
+-- KEYS: the limiter, a hash. Its fields:
+--   state: the numbers below.
+--   line: the processes that wait, in order; of each the numbers below and its name, which ends with a zero.
+--   here: the processes that were here lately, whoever came last is the last: ' name=microseconds' of each.
+--   controller: what a controller of the rate knows, after the number of that.
+--   the name of a process: the number of the last question of its that changed anything, and the answer, so that
+--   a question that comes twice is answered once.
+-- All numbers but those in `here` are packed as doubles.
 
 local LATE = 100000      -- a process that is so late for its look is passed over
 local LONGEST = 280000   -- it looks again at least so often while it waits
@@ -32,10 +35,16 @@ local serial, deadline, presence, conf_rate, conf_burst, cold, horizon, back, ba
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local got
-if opinion > 0 then
-  got = redis.call('HMGET', KEYS[1], 'state', me, 'controller')
+if presence + opinion > 0 then
+  got = redis.call('HMGET', KEYS[1], 'state', me, 'line', 'here', 'controller')
 else
-  got = redis.call('HMGET', KEYS[1], 'state', me)
+  got = redis.call('HMGET', KEYS[1], 'state', me, 'line')
+end
+
+local changes = {}
+local function set(field, value)
+  changes[#changes + 1] = field
+  changes[#changes + 1] = value
 end
 
 -- A question that was sent twice is answered once; one that comes too late was given up by who sent it.
@@ -58,12 +67,12 @@ local lump = 0                  -- permits of the largest call among those
 local lows = {}                 -- moments, and what was owed then; of those after any moment, the first is the least
 local gone = 0                  -- permits let go, in all
 local slot, held, kept = 0, 0, 0  -- permits to go at once, of a span of time that began at slot, and of the one before
-local waiting = 0               -- processes in line
+local members = 0               -- processes that were here lately
 local expires = 0               -- when the bucket is forgotten
 local rate_of, burst_of = conf_rate, conf_burst  -- what was configured
 if got[1] then
   local pairs_at
-  rate, burst, version, at, owed, spare, closed, ahead, gone, slot, held, kept, waiting, expires, rate_of, burst_of,
+  rate, burst, version, at, owed, spare, closed, ahead, gone, slot, held, kept, members, expires, rate_of, burst_of,
     lump, pairs_at = struct.unpack('>ddddddddddddddddd', got[1])
   while pairs_at < #got[1] do
     local moment, level
@@ -154,33 +163,31 @@ if pause > closed then closed = pause end
 -- A controller of the rate decides by what it knew last. If another process did so since, it is told that first.
 local heard, edition, memory = 0, 0, ''
 if opinion > 0 then
-  if got[3] then
-    edition = struct.unpack('>d', got[3])
-    memory = string.sub(got[3], 9)
+  if got[5] then
+    edition = struct.unpack('>d', got[5])
+    memory = string.sub(got[5], 9)
   end
   local based_on, its_rate, its_pause, rest = struct.unpack('>ddd', asked, first)
   first = first + 8 * opinion
   if rest < first and based_on == edition then
     heard, edition, memory = 1, edition + 1, string.sub(asked, rest, first - 1)
-    redis.call('HSET', KEYS[1], 'controller', struct.pack('>d', edition) .. memory)
+    set('controller', struct.pack('>d', edition) .. memory)
     if its_rate ~= rate then rate, version = its_rate, version + 1 end
     closed = math.max(closed, its_pause)
   end
 end
 
--- Who else waits: those who died are forgotten.
-local others = {}
-if waiting > 0 then
-  local entries = redis.call('HGETALL', KEYS[2])
-  for i = 1, #entries, 2 do
-    local order, look, wants, last = struct.unpack('>dddd', entries[i + 1])
-    if look + LATE < now or look - now > FAR then
-      redis.call('HDEL', KEYS[2], entries[i])
-    elseif entries[i] ~= me then
-      others[#others + 1] = {order, look, wants, last, entries[i]}
-    end
+-- Who else waits, in order: those who died are forgotten.
+local line = got[3] or ''
+local others, entries, next_at = {}, {}, 1
+while next_at <= #line do
+  local begins = next_at
+  local order, look, wants, last, name
+  order, look, wants, last, name, next_at = struct.unpack('>dddds', line, begins)
+  if look + LATE >= now and look - now <= FAR and name ~= me then
+    others[#others + 1] = {order, look, wants, last, name}
+    entries[#entries + 1] = string.sub(line, begins, next_at - 1)
   end
-  table.sort(others, function(a, b) return a[1] < b[1] or (a[1] == b[1] and a[5] < b[5]) end)
 end
 
 -- Serve this process, in the order of arrival: what is there after all who come before it have had theirs; and
@@ -248,8 +255,6 @@ local level = owed - spare
 -- When to look again.
 local function due(permits) return math.max(closed, (level - burst + permits) * 1000000 / rate) end
 local look
-local waited = waiting > 0
-waiting = #others
 if wanted > 0 and stands == 1 then
   local before_me, latest = 0, 0
   for i = 1, #others do
@@ -264,43 +269,49 @@ if wanted > 0 and stands == 1 then
   look = math.max(LEAST, due(before_me + cost) - horizon * LEAD, latest)
   if closed == 0 then look = math.min(look, LONGEST) else look = math.min(math.max(look, closed), FAR / 2) end
   look = math.ceil(look)
-  waiting = waiting + 1
-  redis.call('HSET', KEYS[2], me, struct.pack('>dddd', order, now + look, wanted, last))
-  redis.call('PEXPIRE', KEYS[2], FAR / 1000 + 1000)
+  local place = 1
+  while place <= #others and before(others[place], order) do place = place + 1 end
+  table.insert(entries, place, struct.pack('>dddds', order, now + look, wanted, last, me))
 else
   local others_want = 0
   for i = 1, #others do others_want = others_want + others[i][3] end
   local theirs = rate * horizon < 1000000 and 0 or math.min(others_want / rate * 500000, 2 * horizon)
   look = math.max(0, due(0) - horizon * LEAD + theirs)  -- who comes now would stand behind the others
-  if waited then redis.call('HDEL', KEYS[2], me) end
 end
 
--- Who is here.
-local members = 0
+local new_line = table.concat(entries)
+if new_line ~= line then set('line', new_line) end
+
+-- Who is here: those who have gone are forgotten, whoever was here first is looked at first.
 if presence > 0 then
-  redis.call('ZADD', KEYS[3], now, me)
-  local left = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now - LATELY)
-  for i = 1, #left do redis.call('HDEL', KEYS[1], left[i]) end
-  redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now - LATELY)
-  redis.call('ZREMRANGEBYSCORE', KEYS[3], now + LATELY, '+inf')
-  members = redis.call('ZCARD', KEYS[3])
+  local here = got[4] or ''
+  local mine = string.find(here, ' ' .. me .. '=', 1, true)
+  if mine then
+    here = string.sub(here, 1, mine - 1) .. string.sub(here, string.find(here, ' ', mine + 1, true) or #here + 1)
+  else
+    members = members + 1
+  end
+  local kept_from = 1
+  for name, moment, after in string.gmatch(here, ' ([^=]+)=(%d+)()') do
+    local since = now - moment
+    if math.abs(since) < LATELY then break end
+    if since > 0 then redis.call('HDEL', KEYS[1], name) end
+    members, kept_from = members - 1, after
+  end
+  set('here', string.format('%s %s=%.0f', string.sub(here, kept_from), me, now))
 end
 
-local answer = struct.pack('>dddddddddddddddd',
-  now, version, rate, burst, at_once, granted - at_once, start, leased, closed, look, level, gone, members, lasts, heard, edition)
+local answer = struct.pack('>dddddddddddddddd', now, version, rate, burst, at_once, granted - at_once, start, leased,
+  closed, look, level, gone, presence > 0 and members or 0, lasts, heard, edition)
 local needed = now + owed * 1000000 / rate + closed + LATELY
 if rate ~= rate_of or burst ~= burst_of or edition > 0 then needed = needed + REMEMBERED end
 local prolong = needed > expires or expires - needed > 2 * REMEMBERED
 if prolong then expires = needed + LATELY end
 local state = struct.pack('>ddddddddddddddddd', rate, burst, version, now, owed, spare, closed, ahead, gone, slot, held,
-  kept, waiting, expires, rate_of, burst_of, lump)
+  kept, members, expires, rate_of, burst_of, lump)
 for i = 1, #lows do state = state .. struct.pack('>dd', lows[i][1], lows[i][2]) end
-if granted + leased + back + heard > 0 or charge ~= 0 then
-  redis.call('HSET', KEYS[1], 'state', state, me, struct.pack('>d', serial) .. answer)
-else
-  redis.call('HSET', KEYS[1], 'state', state)
-end
-local left = string.format('%.0f', math.ceil((expires - now) / 1000))
-if prolong then redis.call('PEXPIRE', KEYS[1], left) end
-if presence > 0 or prolong then redis.call('PEXPIRE', KEYS[3], left) end  -- it says whose last answers are there
+set('state', state)
+if granted + leased + back + heard > 0 or charge ~= 0 then set(me, struct.pack('>d', serial) .. answer) end
+redis.call('HSET', KEYS[1], unpack(changes))
+if prolong then redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.ceil((expires - now) / 1000))) end
 return struct.pack('>d', 0) .. answer .. memory

@@ -162,11 +162,7 @@ class Wire:
     def run(self, command: Command, timeout: float, *, asking: bool = False) -> Reply:
         """Run a script once, also where its keys are on their way to this node."""
         try:
-            connection = self._connected(timeout)
-            if asking:
-                self._send(connection, [("ASKING",)])
-                self._read(connection)
-            return self._exchange([command], timeout)[0]
+            return self._exchange([command], timeout, asking=asking)[0]
         except BaseException:
             self.close()
             raise
@@ -181,8 +177,11 @@ class Wire:
         """Leave the connection to the process that has it."""
         self._connection, self._sent = None, False
 
-    def _exchange(self, commands: Sequence[Command], timeout: float) -> list[Reply]:
+    def _exchange(self, commands: Sequence[Command], timeout: float, *, asking: bool = False) -> list[Reply]:
         connection = self._connected(timeout)
+        if asking:  # which is meant for the next command only
+            self._send(connection, [("ASKING",)])
+            self._read(connection)
         if not self._sent:
             self.send(commands, timeout)
         replies = [self._read(connection) for _ in commands]
@@ -196,7 +195,7 @@ class Wire:
                     for index in unknown:
                         replies[index] = loaded
                     return replies
-            again = self._exchange([commands[index] for index in unknown], timeout)
+            again = self._exchange([commands[index] for index in unknown], timeout, asking=asking)
             for index, reply in zip(unknown, again, strict=True):
                 replies[index] = reply
         if any(map(_is_read_only, replies)):

@@ -10,9 +10,8 @@ from urllib.parse import quote
 _LONGEST: Final = 200  # characters; longer ones are told apart by a hash
 
 
-def names(prefix: str, key: str, tag: str | None, of: str = "") -> tuple[str, str, str]:
-    """The keys of a limiter: its bucket, its line, the processes that were here. All have one hash tag, so
-    that they lie on the same node of a cluster.
+def name(prefix: str, key: str, tag: str | None, of: str = "") -> str:
+    """The key of a limiter in Redis. Those of one hash tag lie on the same node of a cluster.
 
     Args:
         prefix: what the names of all keys start with.
@@ -31,7 +30,7 @@ def names(prefix: str, key: str, tag: str | None, of: str = "") -> tuple[str, st
     base = f"{quote(prefix, safe='')}:{{{own if tag is None else bounded(quote(tag, safe=''))}}}"
     if tag is not None:
         base += f":{own}"
-    return base, f"{base};line", f"{base};here"
+    return base
 
 
 def bounded(text: str) -> str:
