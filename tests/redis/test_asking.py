@@ -76,3 +76,21 @@ def test_who_stands_where_redis_knows_it_to_looks_again_when_it_is_told(
     assert gate.alone(gate.ask) is not None
     gate.alone(gate.answered, not_yet(clock.now()))
     assert gate.planned > clock.now() + LOOK / 2
+
+
+def test_who_gives_up_is_taken_from_the_line_in_redis() -> None:
+    clock, courier = ManualClock(), Count()
+    gate = gate_of(clock, courier)
+    place = gate.place(1, 0, None, ThreadParker(clock.now))
+    gate.come(place)
+    assert gate.alone(gate.ask) is not None
+    gate.alone(gate.answered, not_yet(clock.now()))
+    gate.leave(place)
+    assert gate.planned <= clock.now() + gate.store.grace
+    clock.advance(gate.store.grace)
+    question = gate.alone(gate.ask)
+    assert question is not None
+    assert not question.ask.calls
+    gate.alone(gate.answered, not_yet(clock.now()))
+    clock.advance(LOOK)
+    assert gate.alone(gate.ask) is None

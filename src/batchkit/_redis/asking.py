@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from asyncio import AbstractEventLoop
 from collections.abc import Iterable
 from math import inf
-from typing import Any, Final, Generic, NamedTuple, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, ClassVar, Final, Generic, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 
 from attrs import define, frozen
 
@@ -198,6 +198,7 @@ class AskingGate(Gate[S], ABC, Generic[S, T, Q, A]):
     """A line before what a process holds of what Redis grants.
 
     Attributes:
+        kind: what the names of its keys end with, so that limiters of two kinds never share one.
         script: what answers its questions.
         keys: of the limiter in Redis.
         terms: what was agreed.
@@ -209,6 +210,7 @@ class AskingGate(Gate[S], ABC, Generic[S, T, Q, A]):
         lost: why Redis cannot be asked, or None.
     """
 
+    kind: ClassVar[str] = ""
     script: Script
 
     def __init__(
@@ -222,7 +224,7 @@ class AskingGate(Gate[S], ABC, Generic[S, T, Q, A]):
         patience: float,
         clock: Clock,
     ) -> None:
-        self.keys = (name_of(terms.prefix, terms.key, terms.tag, store.key),)
+        self.keys = (name_of(terms.prefix, terms.key, terms.tag, store.key) + self.kind,)
         self.terms = terms
         self.closed = False
         self._courier = courier
@@ -461,6 +463,8 @@ class AskingGate(Gate[S], ABC, Generic[S, T, Q, A]):
             moment = now if urgent else min(moment, now + store.grace)
         if wanted > store.total:
             moment = now if store.look <= now or self._overtakes() else min(moment, store.look)
+        elif self._told > -inf:  # they gave up, and stand in the way of others
+            moment = min(moment, now + store.grace)
         return moment
 
     def _overtakes(self) -> bool:
@@ -488,7 +492,7 @@ class AskingGate(Gate[S], ABC, Generic[S, T, Q, A]):
             store.look = now + store.grace
         tries, self._tries = [place for place in self._tries if place.state is State.WAITING], {}
         asks = bool(calls) and (now >= store.look or bool(tries) or self._overtakes())
-        news = self._has_news(now, calls)
+        news = self._has_news(now, calls) or (self._told > -inf and not calls)
         if not (asks or news) and self.lost is None:
             return None
         upcoming = line.upcoming(_MOST_PLACES)
