@@ -33,6 +33,7 @@ from batchkit._values import (
     CacheStatistics,
     ConcurrencyStatistics,
     Decision,
+    FleetConcurrencyStatistics,
     FleetStatistics,
     LimiterStatistics,
     Outcome,
@@ -51,6 +52,7 @@ from batchkit.exceptions import (
 )
 
 if TYPE_CHECKING:
+    from batchkit._redis.concurrency import RedisConcurrencyLimiter as RedisConcurrencyLimiter
     from batchkit._redis.limiter import RedisDistributedLimiter as RedisDistributedLimiter
 
 __all__ = [
@@ -71,6 +73,7 @@ __all__ = [
     "CostExceedsBurst",
     "Decision",
     "Event",
+    "FleetConcurrencyStatistics",
     "FleetStatistics",
     "Hook",
     "InvalidCost",
@@ -85,6 +88,7 @@ __all__ = [
     "Paused",
     "RateChanged",
     "Reconnected",
+    "RedisConcurrencyLimiter",
     "RedisDistributedLimiter",
     "Reservation",
     "RunFinished",
@@ -106,4 +110,8 @@ def __getattr__(name: str) -> object:
         from batchkit._redis.limiter import RedisDistributedLimiter
 
         return RedisDistributedLimiter
+    if name == "RedisConcurrencyLimiter":
+        from batchkit._redis.concurrency import RedisConcurrencyLimiter
+
+        return RedisConcurrencyLimiter
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 from functools import partial
+from typing import TypeVar
 
 from batchkit._clock import MONOTONIC
 from batchkit._core.slots import Slots
@@ -14,8 +15,57 @@ from batchkit._numbers import checked_burst, checked_charge
 from batchkit._values import ConcurrencyStatistics
 from batchkit.abc import Clock
 
+H = TypeVar("H", bound=Slots)
 
-class ConcurrencyLimiter(LocalLimiter[Slots]):
+
+class SlotLimiter(LocalLimiter[H]):
+    """The words of a limiter of calls at once, whose permits come back when a call ends."""
+
+    @property
+    def limit(self) -> int:
+        """Permits that may be out at once."""
+        return self.gate.store.burst
+
+    def release(self, cost: int = 1) -> None:
+        """Give the permits of a call back: it has ended.
+
+        Raises:
+            InvalidCost: the cost is no whole number above zero.
+            ValueError: so many are not out.
+        """
+        if cost.__class__ is not int or cost < 1:
+            raise self.gate.refusal(cost)
+        self.end_call(cost)
+
+    def end_call(self, cost: int) -> None:
+        """A call that took so many permits is over."""
+        if checked_charge(cost):
+            self.gate.note(partial(self._release, permits=cost))
+
+    def charge(self, permits: int) -> None:
+        """Count `permits` more as out, above the limit if need be; below zero, give some back.
+
+        Raises:
+            InvalidCost: no whole number.
+            ValueError: so many are not out.
+        """
+        if checked_charge(permits) < 0:
+            self.end_call(-permits)
+        elif permits:
+            self.gate.note(partial(self._charge, permits=permits))
+
+    def _release(self, now: float, permits: int) -> None:
+        if not self.gate.store.give_back(permits):
+            raise ValueError(
+                f"{permits} permits given back to {self.name}, but only {self.gate.store.taken} are out"
+            )
+        self.gate.waiters.look(now)
+
+    def _charge(self, now: float, permits: int) -> None:
+        self.gate.store.charge(permits, now)
+
+
+class ConcurrencyLimiter(SlotLimiter[Slots]):
     """Lets at most `limit` calls be under way at once, first come first served within a priority.
 
     A call takes its permits when it goes and gives them back when it ends: use `permit`, or the limiter
@@ -54,27 +104,6 @@ class ConcurrencyLimiter(LocalLimiter[Slots]):
         slots = Slots(checked_burst(limit, "a limit"))
         super().__init__(Gate(slots, name=name, hooks=hooks, patience=patience, clock=clock))
 
-    @property
-    def limit(self) -> int:
-        """Permits that may be out at once."""
-        return self.gate.store.burst
-
-    def release(self, cost: int = 1) -> None:
-        """Give the permits of a call back: it has ended.
-
-        Raises:
-            InvalidCost: the cost is no whole number above zero.
-            ValueError: so many are not out.
-        """
-        if cost.__class__ is not int or cost < 1:
-            raise self.gate.refusal(cost)
-        self.end_call(cost)
-
-    def end_call(self, cost: int) -> None:
-        """A call that took so many permits is over."""
-        if checked_charge(cost):
-            self.gate.note(partial(self._release, permits=cost))
-
     def change(self, *, limit: int, reason: str = "") -> None:
         """Go on with another limit; those who wait are told at once, and calls under way are not stopped.
 
@@ -92,18 +121,6 @@ class ConcurrencyLimiter(LocalLimiter[Slots]):
             limiter.change(limit=limit, reason=reason)
         emit(self.gate.hooks, LimitChanged(self.name, limit, before, reason))
 
-    def charge(self, permits: int) -> None:
-        """Count `permits` more as out, above the limit if need be; below zero, give some back.
-
-        Raises:
-            InvalidCost: no whole number.
-            ValueError: so many are not out.
-        """
-        if checked_charge(permits) < 0:
-            self.end_call(-permits)
-        elif permits:
-            self.gate.note(partial(self._charge, permits=permits))
-
     def statistics(self) -> ConcurrencyStatistics:
         """What it did so far."""
         return self.gate.alone(self._statistics)
@@ -113,16 +130,6 @@ class ConcurrencyLimiter(LocalLimiter[Slots]):
 
     def _new_store(self, now: float, key: Hashable) -> Slots:
         return Slots(self.limit)
-
-    def _release(self, now: float, permits: int) -> None:
-        if not self.gate.store.give_back(permits):
-            raise ValueError(
-                f"{permits} permits given back to {self.name}, but only {self.gate.store.taken} are out"
-            )
-        self.gate.waiters.look(now)
-
-    def _charge(self, now: float, permits: int) -> None:
-        self.gate.store.charge(permits, now)
 
     def _statistics(self, now: float) -> ConcurrencyStatistics:
         slots, gate = self.gate.store, self.gate

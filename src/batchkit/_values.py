@@ -97,6 +97,24 @@ class ConcurrencyStatistics:
 
 
 @frozen
+class FleetConcurrencyStatistics(ConcurrencyStatistics):
+    """What a fleet's limiter of calls at once did so far in this process; `limit` and `available` are the
+    fleet's, as last heard.
+
+    Attributes:
+        asked: questions to Redis.
+        held: permits that this process has, those of its calls under way included.
+        processes: those that used the limiter within three leases, as last heard.
+        unavailable: whether Redis cannot be asked now.
+    """
+
+    asked: int
+    held: int
+    processes: int
+    unavailable: bool
+
+
+@frozen
 class CacheStatistics:
     """What a cache did so far.
 

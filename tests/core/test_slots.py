@@ -33,7 +33,8 @@ def test_it_knows_what_is_free_now_and_nothing_of_later(permits: int, there: boo
     assert slots.holds(permits, 1.0) == there
     assert slots.due(permits, 1.0) == (1.0 if there else inf)
     assert slots.earliest(permits, 1.0) == 1.0  # a call may end just now
-    assert slots.refills(permits, 9.0, 1.0)  # so nothing is kept for anybody
+    assert slots.refills(permits, 9.0, 1.0)
+    assert not slots.keeps
     assert slots.available(1.0) == 2
 
 

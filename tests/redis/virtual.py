@@ -21,9 +21,8 @@ _PLACE: Final = 32  # bytes before the name
 _limiters = itertools.count()
 
 
-def virtual_script() -> str:
-    """The script, but what the time is comes as a last argument."""
-    text = BUCKET.text
+def virtual_script(text: str = BUCKET.text) -> str:
+    """A script, but what the time is comes as a last argument."""
     assert text.count(CLOCK) == 1, "the two lines that read the clock are not as they were"
     assert text.count("'TIME'") == 1, "the clock is read elsewhere, too"
     return text.replace(CLOCK, "local now = tonumber(ARGV[3])\n")

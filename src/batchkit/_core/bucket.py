@@ -47,6 +47,7 @@ class Bucket:
         rate: permits a second, a positive number.
         burst: permits that may go at once, a positive whole number.
         bound: what that is called.
+        keeps: True: permits may be kept for a call until it can go.
         since: a moment at which the bucket was full, in seconds.
         taken: permits taken since then, 0 or more.
         before: permits taken before then.
@@ -57,6 +58,7 @@ class Bucket:
     """
 
     bound: ClassVar[str] = "burst"
+    keeps: ClassVar[bool] = True
     __slots__ = (
         "_answer",
         "_asked",

@@ -187,7 +187,7 @@ class Line:
         """
         if place.state in (State.WAITING, State.GRANTED, State.HELD):
             self._give_up_turn(place)
-            self._held.add(place, until)
+            self._held.add(place, until if self.store.keeps else inf)
 
     def wait(self, place: Place) -> None:
         """Have a place wait its turn here: it is not held any more, or has not yet used its grant."""

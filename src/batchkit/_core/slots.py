@@ -16,6 +16,7 @@ class Slots:
     Attributes:
         burst: calls that may be under way at once.
         bound: what that is called.
+        keeps: False: nobody knows for how long that would be.
         grace: seconds for which a grant is its owner's alone.
         taken: those that are; above `burst` where that was lowered, or a call needed more than it asked for.
         abroad: slots that calls had in the process from which this one was forked.
@@ -24,13 +25,14 @@ class Slots:
     """
 
     bound: ClassVar[str] = "limit"
+    keeps: ClassVar[bool] = False
     __slots__ = ("abroad", "burst", "closed_until", "grace", "granted", "taken")
 
     def __init__(self, limit: int) -> None:
         self.burst = limit
-        self.taken = 0
-        self.granted = 0
-        self.abroad = 0
+        self.taken: int = 0
+        self.granted: int = 0
+        self.abroad: int = 0
         self.grace = 0.01
         self.closed_until = -inf
 
@@ -54,7 +56,7 @@ class Slots:
         return self.taken + permits <= self.burst
 
     def refills(self, permits: int, by: float, now: float) -> bool:
-        """True: a slot is too dear to stand free until some moment, so none is kept for anybody."""
+        """True: a call may end at any moment."""
         return True
 
     def due(self, permits: int, now: float) -> float:

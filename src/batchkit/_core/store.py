@@ -11,12 +11,14 @@ class Store(Protocol):
     Attributes:
         burst: permits that it holds at most.
         bound: what that is called.
+        keeps: whether permits may be kept for a call until it can go; slots are too dear to stand free.
         grace: seconds for which a grant is its owner's alone.
         closed_until: the moment before which nobody is to be let go; the line sees to that.
     """
 
     burst: int
     bound: ClassVar[str]
+    keeps: ClassVar[bool]
     grace: float
     closed_until: float
 

@@ -247,6 +247,11 @@ class AskingGate(Gate[S], ABC, Generic[S, T, Q, A]):
         gate.closed = self.closed
         return gate
 
+    @property
+    def over(self) -> bool:
+        """Whether it was closed, and nothing has to be looked after any more."""
+        return self.closed
+
     def _start_anew(self) -> None:
         self._process_name = secrets.token_hex(6)
         self._serial = 0

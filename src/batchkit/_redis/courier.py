@@ -361,7 +361,7 @@ class Courier:
     def _lose(self, gate: AnyGate, error: Exception) -> None:
         again = max(self._down_until, self._clock.now() + _FIRST_RETRY)
         event = gate.alone(gate.lose, error, again)
-        if not gate.closed:  # what a closed one held is lost
+        if not gate.over:  # what a closed one held is lost
             self.call(gate, again)
         if event is not None:
             emit(gate.hooks, event)

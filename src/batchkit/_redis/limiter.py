@@ -4,31 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 from functools import partial
-from typing import Final, Self
-
-import anyio.to_thread
+from typing import Self
 
 from batchkit._clock import MONOTONIC
 from batchkit._core.controller import Sample, SharedController
 from batchkit._events import Hook, RateChanged, emit
-from batchkit._gate import GO
-from batchkit._local import LocalLimiter
-from batchkit._numbers import check_wish, checked_burst, checked_charge, checked_rate, checked_seconds
-from batchkit._parking import wait_at, wait_at_sync
+from batchkit._numbers import checked_burst, checked_charge, checked_rate, checked_seconds
 from batchkit._redis.courier import courier_of
+from batchkit._redis.fleet import FleetLimiter, check_terms
 from batchkit._redis.gate import BucketGate, BucketTerms
 from batchkit._redis.learning import Learning
 from batchkit._redis.names import part
 from batchkit._redis.ration import Ration
 from batchkit._redis.wire import Orders
-from batchkit._values import Decision, FleetStatistics
+from batchkit._values import FleetStatistics
 from batchkit.abc import Clock
 from batchkit.exceptions import InvalidCost
 
-POLICIES: Final = ("raise", "deny", "allow", "local")
 
-
-class RedisDistributedLimiter(LocalLimiter[Ration]):
+class RedisDistributedLimiter(FleetLimiter[Ration, BucketGate]):
     """Lets at most `rate * T + burst` permits go in any `T` seconds, in all processes that share a Redis (or
     Valkey) and a key.
 
@@ -90,10 +84,7 @@ class RedisDistributedLimiter(LocalLimiter[Ration]):
         patience: float = 10.0,
         clock: Clock = MONOTONIC,
     ) -> None:
-        if on_unavailable not in POLICIES:
-            raise ValueError(f"on_unavailable is one of {', '.join(POLICIES)}, not {on_unavailable!r}")
-        if not checked_seconds("timeout", timeout):
-            raise ValueError("timeout is a number of seconds above 0")
+        check_terms(on_unavailable, timeout)
         terms = BucketTerms(
             prefix,
             key,
@@ -118,8 +109,6 @@ class RedisDistributedLimiter(LocalLimiter[Ration]):
         )
         super().__init__(gate)
 
-    gate: BucketGate
-
     @property
     def rate(self) -> float:
         """Permits a second of the fleet, as last heard."""
@@ -130,60 +119,7 @@ class RedisDistributedLimiter(LocalLimiter[Ration]):
         """Permits at once of the fleet, as last heard."""
         return self.gate.store.burst
 
-    async def acquire(self, cost: int = 1, *, priority: int = 0, timeout: float | None = None) -> None:
-        """Return when the caller may go.
-
-        Args:
-            cost: permits.
-            priority: higher goes first, in the whole fleet.
-            timeout: seconds to wait at most; 0 asks Redis once. None waits as long as it takes.
-
-        Raises:
-            AcquireTimeout: as soon as it is certain that the permits do not come in within the timeout.
-            LimiterUnavailable: Redis cannot be asked, and that was to be told.
-            InvalidCost: the cost is no whole number above zero.
-            CostExceedsBurst: it could never be granted.
-            ValueError: a priority that is no whole number, a timeout that is none.
-        """
-        await self.go(cost, priority=priority, timeout=timeout)
-
-    def try_acquire(self, cost: int = 1) -> Decision:
-        """Go now, or not at all: after at most one question to Redis, which blocks. In a task, prefer
-        `acquire(timeout=0)`, which waits for the answer without blocking the event loop.
-
-        Returns:
-            A true decision, or a false one with `retry_after` (seconds).
-
-        Raises:
-            LimiterUnavailable: Redis cannot be asked, and that was to be told.
-            InvalidCost: the cost is no whole number above zero.
-            CostExceedsBurst: it could never be granted.
-        """
-        return GO if self._leased(cost) else self.gate.attempt(cost)
-
-    async def go(self, cost: int, *, priority: int, timeout: float | None) -> bool:
-        """Acquire, and say whether the caller had to wait for permits."""
-        if priority or timeout is not None:
-            check_wish(priority, timeout)
-        if self._leased(cost):
-            return False
-        gate = self.gate
-        parker = gate.clock.parker()
-        await wait_at(gate.place(cost, priority, timeout, parker), parker, gate.come, gate.abandon)
-        return gate.short
-
-    def go_sync(self, cost: int, *, priority: int, timeout: float | None) -> bool:
-        """The blocking twin of `go`."""
-        if priority or timeout is not None:
-            check_wish(priority, timeout)
-        if self._leased(cost):
-            return False
-        gate = self.gate
-        parker = gate.clock.parker_sync()
-        wait_at_sync(gate.place(cost, priority, timeout, parker), parker, gate.come, gate.abandon)
-        return gate.short
-
-    def _leased(self, cost: int) -> bool:
+    def _goes_at_once(self, cost: int) -> bool:
         """Go with permits that this process has leased, without asking anybody."""
         if cost.__class__ is not int or cost < 1:
             raise self.gate.refusal(cost)
@@ -275,19 +211,6 @@ class RedisDistributedLimiter(LocalLimiter[Ration]):
 
     def end_call(self, cost: int) -> None:
         """A call that took so many permits is over: nothing comes back."""
-
-    def close(self) -> None:
-        """Let nobody go any more, here or by a key, and hand back what is held; calls that wait end with
-        `LimiterClosed`. The last limiter that goes to the same Redis hangs up, which takes a moment.
-        """
-        gates = [self.gate, *(limiter.gate for limiter in self._of_keys())]
-        for gate in gates:
-            gate.alone(gate.end)
-        self._courier.leave(gates)
-
-    async def aclose(self) -> None:
-        """The async twin of `close`."""
-        await anyio.to_thread.run_sync(self.close)
 
     def statistics(self) -> FleetStatistics:
         """What this process did so far, and what it last heard of the fleet."""

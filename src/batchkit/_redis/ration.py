@@ -120,6 +120,7 @@ class Ration:
         key: which one of its family it is of, in words; empty if it is of none.
         rate, burst: of the fleet.
         bound: what the burst is called.
+        keeps: True: permits may be kept for a call until it can go.
         grace: seconds for which a grant is its owner's alone.
         closed_until: the moment before which nobody is to be let go; the line sees to that.
         granted: permits taken, less those given back.
@@ -132,6 +133,7 @@ class Ration:
     """
 
     bound: ClassVar[str] = "burst"
+    keeps: ClassVar[bool] = True
     __slots__ = (
         "_bookings",
         "_heard",

@@ -29,3 +29,4 @@ class Script:
 
 
 BUCKET: Final = Script.of("bucket.lua")
+SLOTS: Final = Script.of("slots.lua")

@@ -12,6 +12,7 @@ class Unlimited:
     """What permits are taken from where all may go while Redis is away; they are counted."""
 
     bound: ClassVar[str] = "burst"
+    keeps: ClassVar[bool] = True
 
     def __init__(self, burst: int) -> None:
         self.burst = burst

@@ -1,0 +1,120 @@
+"""The words that all limiters of a fleet share: acquire and try by way of Redis, close."""
+
+from __future__ import annotations
+
+from typing import Final, Generic, Self, TypeVar
+
+import anyio.to_thread
+
+from batchkit._gate import GO
+from batchkit._local import LocalLimiter
+from batchkit._numbers import check_wish, checked_seconds
+from batchkit._parking import wait_at, wait_at_sync
+from batchkit._redis.asking import AnyGate, Remote
+from batchkit._redis.courier import Courier
+from batchkit._values import Decision
+
+S = TypeVar("S", bound=Remote)
+G = TypeVar("G", bound=AnyGate)
+
+POLICIES: Final = ("raise", "deny", "allow", "local")
+
+
+def check_terms(on_unavailable: str, timeout: float) -> None:
+    """Check what is agreed for the time in which Redis does not answer.
+
+    Raises:
+        ValueError: no such policy, or no seconds above zero.
+    """
+    if on_unavailable not in POLICIES:
+        raise ValueError(f"on_unavailable is one of {', '.join(POLICIES)}, not {on_unavailable!r}")
+    if not checked_seconds("timeout", timeout):
+        raise ValueError("timeout is a number of seconds above 0")
+
+
+class FleetLimiter(LocalLimiter[S], Generic[S, G]):
+    """A limiter whose permits lie in Redis."""
+
+    _courier: Courier
+    gate: G
+
+    async def acquire(self, cost: int = 1, *, priority: int = 0, timeout: float | None = None) -> None:
+        """Return when the caller may go.
+
+        Args:
+            cost: permits.
+            priority: higher goes first, in the whole fleet.
+            timeout: seconds to wait at most; 0 asks Redis once. None waits as long as it takes.
+
+        Raises:
+            AcquireTimeout: as soon as it is certain that the permits do not come in within the timeout.
+            LimiterUnavailable: Redis cannot be asked, and that was to be told.
+            InvalidCost: the cost is no whole number above zero.
+            CostExceedsBurst: it could never be granted.
+            ValueError: a priority that is no whole number, a timeout that is none.
+        """
+        await self.go(cost, priority=priority, timeout=timeout)
+
+    def try_acquire(self, cost: int = 1) -> Decision:
+        """Go now, or not at all: after at most one question to Redis, which blocks. In a task, prefer
+        `acquire(timeout=0)`, which waits for the answer without blocking the event loop.
+
+        Returns:
+            A true decision, or a false one with `retry_after` (seconds).
+
+        Raises:
+            LimiterUnavailable: Redis cannot be asked, and that was to be told.
+            InvalidCost: the cost is no whole number above zero.
+            CostExceedsBurst: it could never be granted.
+        """
+        return GO if self._goes_at_once(cost) else self.gate.attempt(cost)
+
+    async def go(self, cost: int, *, priority: int, timeout: float | None) -> bool:
+        """Acquire, and say whether the caller had to wait for permits."""
+        if priority or timeout is not None:
+            check_wish(priority, timeout)
+        if self._goes_at_once(cost):
+            return False
+        gate = self.gate
+        parker = gate.clock.parker()
+        await wait_at(gate.place(cost, priority, timeout, parker), parker, gate.come, gate.abandon)
+        return gate.short
+
+    def go_sync(self, cost: int, *, priority: int, timeout: float | None) -> bool:
+        """The blocking twin of `go`."""
+        if priority or timeout is not None:
+            check_wish(priority, timeout)
+        if self._goes_at_once(cost):
+            return False
+        gate = self.gate
+        parker = gate.clock.parker_sync()
+        wait_at_sync(gate.place(cost, priority, timeout, parker), parker, gate.come, gate.abandon)
+        return gate.short
+
+    def _goes_at_once(self, cost: int) -> bool:
+        """Go with what this process may give away without asking anybody.
+
+        Raises:
+            InvalidCost: the cost is no whole number above zero.
+        """
+        if cost.__class__ is not int or cost < 1:
+            raise self.gate.refusal(cost)
+        return False
+
+    def _around(self, store: S) -> Self:
+        limiter = super()._around(store)
+        limiter._courier = self._courier
+        return limiter
+
+    def close(self) -> None:
+        """Let nobody go any more, here or by a key, and hand back what is held; calls that wait end with
+        `LimiterClosed`. The last limiter that goes to the same Redis hangs up, which takes a moment.
+        """
+        gates = [self.gate, *(limiter.gate for limiter in self._of_keys())]
+        for gate in gates:
+            gate.alone(gate.end)
+        self._courier.leave([gate for gate in gates if gate.over])
+
+    async def aclose(self) -> None:
+        """The async twin of `close`."""
+        await anyio.to_thread.run_sync(self.close)
