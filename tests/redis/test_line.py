@@ -165,6 +165,11 @@ def test_who_waits_unserved_looks_about_four_times_a_second_and_never_later(redi
     )
 
 
+def test_who_does_not_wait_looks_again_as_soon_however_much_is_owed(redis_server: Server) -> None:
+    fleet = Fleet(redis_server, 2, 1, horizon=0.05)
+    assert fleet.ask("a", orders=Orders(charge=1000)).look == LONGEST  # others may give something back
+
+
 def test_a_pause_is_waited_for_in_one_go(redis_server: Server) -> None:
     fleet = Fleet(redis_server, 2, 1, horizon=0.05)
     fleet.ask("a", orders=Orders(pause=3.0))

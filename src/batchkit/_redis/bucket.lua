@@ -277,6 +277,7 @@ else
   for i = 1, #others do others_want = others_want + others[i][3] end
   local theirs = rate * horizon < 1000000 and 0 or math.min(others_want / rate * 500000, 2 * horizon)
   look = math.max(0, due(0) - horizon * LEAD + theirs)  -- who comes now would stand behind the others
+  if closed == 0 then look = math.min(look, LONGEST) end  -- others may give back, or change the rate
 end
 
 local new_line = table.concat(entries)
