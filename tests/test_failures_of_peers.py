@@ -308,6 +308,21 @@ class TestCost:
         clock.advance(1)
         assert went(bucket, 10) == went(bucket.for_key("a"), 10) == 1
 
+    def test_a_number_that_no_float_can_hold_is_refused_and_poisons_nothing(self, clock: ManualClock) -> None:
+        # say a count of tokens that a server got wrong
+        bucket = TokenBucket(rate=1, burst=2, clock=clock)
+        ways: list[Callable[[], object]] = [
+            lambda: bucket.charge(10**400),
+            lambda: bucket.drain(10**400),
+            lambda: bucket.permit(1).settle(10**400),
+            lambda: bucket.change(burst=10**400),
+            lambda: TokenBucket(rate=1, burst=10**400),
+        ]
+        for way in ways:
+            with pytest.raises(ValueError, match="at most"):
+                way()
+        assert went(bucket, 10) == 2
+
 
 class TestRate:
     def test_a_burst_that_is_back_within_half_a_second_still_limits(self, clock: ManualClock) -> None:

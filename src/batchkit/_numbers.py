@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from math import inf, isfinite, nextafter
+from typing import Final
 
 from batchkit.exceptions import InvalidCost
+
+_MOST: Final = 2**63  # permits; more is a mistake, which must not get into figures that no number brings back
 
 
 def checked_rate(rate: float) -> float:
@@ -16,15 +19,15 @@ def checked_rate(rate: float) -> float:
 
 def checked_burst(burst: int, name: str = "a burst") -> int:
     """The burst, if it is one: a whole number above zero."""
-    if burst.__class__ is not int or burst < 1:
-        raise ValueError(f"{name} is a whole number of permits, 1 or more, not {burst!r}")
+    if burst.__class__ is not int or not 1 <= burst <= _MOST:
+        raise ValueError(f"{name} is a whole number of permits, 1 or more and at most 2**63, not {burst!r}")
     return burst
 
 
 def checked_charge(permits: int) -> int:
     """A number of permits to be charged or, below zero, given back."""
-    if permits.__class__ is not int:
-        raise InvalidCost(f"what is charged is a whole number of permits, not {permits!r}")
+    if permits.__class__ is not int or abs(permits) > _MOST:
+        raise InvalidCost(f"what is charged is a whole number of permits, at most 2**63, not {permits!r}")
     return permits
 
 

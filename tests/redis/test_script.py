@@ -535,6 +535,15 @@ def test_it_is_remembered_until_it_is_full_and_no_key_is_left_for_good(
         redis_server.clock_offset += 20.0
 
 
+def test_a_debt_that_outlasts_what_redis_can_remember_can_be_paid_back(redis_server: Server) -> None:
+    fleet = Fleet(redis_server, 0.001, 5)
+    fleet.ask("a", orders=Orders(charge=2**63))
+    assert not fleet.takes("b")
+    assert fleet.run("PTTL", fleet.key) > 0
+    fleet.ask("a", orders=Orders(charge=-(2**63)))
+    assert fleet.takes("b")
+
+
 def test_a_rate_that_is_not_the_configured_one_is_remembered_for_an_hour(redis_server: Server) -> None:
     fleet = Fleet(redis_server, 2, 5)
     fleet.ask("a", presence=2)

@@ -19,6 +19,7 @@ local LONGEST = 280000   -- it looks again at least so often while it waits
 local FAR = 10000000     -- no promised look lies so far ahead: the clock was set back
 local LATELY = 30000000  -- a process was here lately
 local REMEMBERED = 3600000000  -- so long a rate that is not the configured one is remembered
+local FOREVER = 1000000000000000  -- milliseconds; Redis refuses to remember anything for much longer
 local SOON = 4           -- permits a second; from there on two more are booked ahead
 local LEAST = 1000       -- no two looks are closer than that
 local LASTS = 30000      -- so long a permit that may go at once is good, at most
@@ -314,5 +315,6 @@ for i = 1, #lows do state = state .. struct.pack('>dd', lows[i][1], lows[i][2]) 
 set('state', state)
 if granted + leased + back + heard > 0 or charge ~= 0 then set(me, struct.pack('>d', serial) .. answer) end
 redis.call('HSET', KEYS[1], unpack(changes))
-if prolong then redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.ceil((expires - now) / 1000))) end
+local left = string.format('%.0f', math.min(math.ceil((expires - now) / 1000), FOREVER))
+if prolong then redis.call('PEXPIRE', KEYS[1], left) end
 return struct.pack('>d', 0) .. answer .. memory
