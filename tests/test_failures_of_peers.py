@@ -2,7 +2,8 @@
 
 Each test names who failed, and links the public thread about it where there is one. What was found without
 such a thread is what that library did in its version of November 2026. Further failures have their tests
-beside the feature: in test_limiters.py, test_groups.py, test_keys.py and others.
+beside the feature: in test_limiters.py, test_groups.py, test_keys.py and others; what needs a server is in
+tests/faults/test_failures_of_peers.py.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
@@ -16,7 +16,15 @@ from typing import Any, Final, Self, TypeAlias
 import anyio
 import pytest
 
-from batchkit import AcquireTimeout, LimiterUnavailable, Reconnected, RedisDistributedLimiter, Unavailable
+from batchkit import (
+    AcquireTimeout,
+    LimiterUnavailable,
+    Reconnected,
+    RedisDistributedLimiter,
+    Unavailable,
+    _parking,
+)
+from batchkit._parking import Parker, SyncParker, ThreadParker
 from batchkit._redis.names import name
 from batchkit._redis.scripts import BUCKET
 from batchkit._redis.wire import Answer, Ask, Orders, read
@@ -59,6 +67,37 @@ def figures(server: Server, key: str = KEY) -> Answer:
 def courier_threads() -> int:
     """How many couriers' threads this process has."""
     return sum(thread.name == COURIER for thread in threading.enumerate())
+
+
+async def eventually_async(condition: Callable[[], bool]) -> None:
+    """Return as soon as it is true, and leave the event loop to others until then."""
+    await anyio.to_thread.run_sync(eventually, condition)
+
+
+class ShiftedClock:
+    """A clock that shows another time than those of others.
+
+    Attributes:
+        seconds: by which it is ahead; a test may set it.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def now(self) -> float:
+        return time.monotonic() + self.seconds
+
+    async def sleep(self, seconds: float) -> None:
+        await anyio.sleep(seconds)
+
+    def sleep_sync(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def parker(self) -> Parker:
+        return _parking.parker(self.now)
+
+    def parker_sync(self) -> SyncParker:
+        return ThreadParker(self.now)
 
 
 class StampedHook(RecordingHook):

@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from itertools import pairwise
 
-import anyio
 import pytest
 
-from batchkit import Unavailable, _parking
-from batchkit._parking import Parker, SyncParker, ThreadParker
+from batchkit import Unavailable
 from tests.faults.conftest import Make
-from tests.faults.fleet import Callers, StampedHook, check_recovery, excess, figures, slack
+from tests.faults.fleet import Callers, ShiftedClock, StampedHook, check_recovery, excess, figures, slack
 from tests.helpers import eventually
 from tests.servers import BINARIES, Server
 
@@ -19,28 +17,6 @@ pytestmark = pytest.mark.skipif(not BINARIES, reason="no server found")
 
 RATE, BURST = 100, 10
 HOUR = 3600
-
-
-class ShiftedClock:
-    """A clock that shows another time than those of others."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-
-    def now(self) -> float:
-        return time.monotonic() + self._seconds
-
-    async def sleep(self, seconds: float) -> None:
-        await anyio.sleep(seconds)
-
-    def sleep_sync(self, seconds: float) -> None:
-        time.sleep(seconds)
-
-    def parker(self) -> Parker:
-        return _parking.parker(self.now)
-
-    def parker_sync(self) -> SyncParker:
-        return ThreadParker(self.now)
 
 
 def longest_gap(moments: list[float]) -> float:

@@ -6,7 +6,6 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable
 from functools import partial
 
 import anyio
@@ -15,16 +14,12 @@ from anyio.abc import TaskGroup
 
 from batchkit import LimiterClosed, LimiterUnavailable, RedisDistributedLimiter, Unavailable
 from tests.faults.conftest import Make
-from tests.faults.fleet import KEY, Callers, StampedHook, courier_threads, figures
+from tests.faults.fleet import KEY, Callers, StampedHook, courier_threads, eventually_async, figures
 from tests.helpers import eventually, threads
 from tests.proxies import FaultProxy
 from tests.servers import BINARIES, HOST, Server
 
 pytestmark = [pytest.mark.skipif(not BINARIES, reason="no server found"), pytest.mark.anyio]
-
-
-async def eventually_async(condition: Callable[[], bool]) -> None:
-    await anyio.to_thread.run_sync(eventually, condition)
 
 
 def start_waiting(group: TaskGroup, limiter: RedisDistributedLimiter, callers: int = 10) -> None:
