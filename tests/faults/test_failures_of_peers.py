@@ -14,6 +14,7 @@ tests beside the feature:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Callable
@@ -27,7 +28,7 @@ import anyio.lowlevel
 import pytest
 from anyio.abc import TaskGroup
 
-from batchkit import InvalidCost, RedisDistributedLimiter, TokenBucket, all_of
+from batchkit import InvalidCost, RedisConcurrencyLimiter, RedisDistributedLimiter, TokenBucket, all_of
 from batchkit._redis.names import name
 from tests.faults.conftest import Make
 from tests.faults.fleet import (
@@ -444,6 +445,30 @@ class TestNumbers:
         other.charge(-permits)
         await goes(other)
         await goes(limiter)  # which was told that the debt would be paid off in years
+
+    @pytest.mark.parametrize("seconds", [1e9, 1e17, 1e300])
+    @pytest.mark.parametrize("kind", ["a rate", "calls at once"])
+    def test_a_pause_beyond_all_measure_is_a_pause(
+        self, kind: str, seconds: float, redis_server: Server, make: Make
+    ) -> None:
+        limiter: RedisDistributedLimiter | RedisConcurrencyLimiter
+        other: RedisDistributedLimiter | RedisConcurrencyLimiter
+        limiter, other = two(make, redis_server)
+        if kind == "calls at once":
+            limiter = RedisConcurrencyLimiter(redis_server.url(), "calls", 5)
+            other = RedisConcurrencyLimiter(redis_server.url(), "calls", 5, timeout=1.5)
+        with contextlib.closing(limiter), contextlib.closing(other):
+
+            def refused() -> bool:
+                if allowed := other.try_acquire().allowed:
+                    other.end_call(1)
+                return not allowed
+
+            with limiter, other:
+                limiter.pause_for(seconds)
+            eventually(refused)
+            assert refused()
+            assert not limiter.try_acquire()
 
     async def test_a_number_that_no_float_can_hold_poisons_no_limiter(
         self, redis_server: Server, make: Make

@@ -15,6 +15,7 @@ local PART = 0.02        -- of a call's time: so long a slot may stand free unti
 local MEMORY = 10000000  -- so long it is remembered how long calls take
 local GUESS = 500000     -- so long a call takes as far as nobody knows
 local SURE = 0.8         -- of a wait that is estimated: the rest is for the error
+local FOREVER = 1000000000000000  -- milliseconds; Redis refuses to remember anything for much longer
 local LEASES = 3         -- after so many leases of silence a process, and in the end all of it, is forgotten
 
 local me, asked = ARGV[1], ARGV[2]
@@ -127,6 +128,7 @@ for i = 1, #line do theirs = theirs + line[i][8] end
 redis.call('HSET', KEYS[1],
   'state', struct.pack('>dddddddd', limit, limit_of, version, now, closed, busy, over, longest),
   me, struct.pack('>dddddddd', serial, now, lease, holds + granted, order, now + look, look > 0 and wants or 0, last))
-redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.ceil((longest * LEASES + closed) / 1000)))
+local left = math.min(math.ceil((longest * LEASES + closed) / 1000), FOREVER)
+redis.call('PEXPIRE', KEYS[1], string.format('%.0f', left))
 return struct.pack('>dddddddddd', 0, now, version, limit, granted, closed, look, theirs, members,
   limit - held - granted)
