@@ -50,6 +50,11 @@ _AMID: Final[dict[int, Gate[Any]]] = {}  # the threads that are amid a decision,
 FORKS.then(_AMID.clear)
 
 
+def key_of(parker: Parker | SyncParker) -> Hashable:
+    """The party of a call: a thread comes on its own, a task with its event loop."""
+    return cast(Hashable, parker) if parker.domain is None else parker.domain
+
+
 class Gate(Generic[S]):
     """A line before a store of permits.
 
@@ -166,9 +171,7 @@ class Gate(Generic[S]):
         """A place for a call that has to wait."""
         if cost > self.store.burst:
             raise self.refusal(cost)
-        # a thread comes on its own, a task with its event loop
-        key = cast(Hashable, parker) if parker.domain is None else parker.domain
-        return Place(cost, parker, key, priority, inf if timeout is None else timeout)
+        return Place(cost, parker, key_of(parker), priority, inf if timeout is None else timeout)
 
     def come(self, place: Place) -> float | None:
         """The owner of a place is here: None if it goes, or the moment until which it waits for a wake-up."""

@@ -117,43 +117,6 @@ class TestForAFleet:
         assert {place.state for place in refused} == {State.REFUSED}
         assert score.line.demand == 0
 
-    def test_those_who_are_about_to_come_are_handed_their_permits(self, score: Score) -> None:
-        score.join("a", 0.0)
-        score.join("b", 0.0)
-        score.join("c", 0.0)
-        handed = score.line.hand_over("loop", 1.0)
-        assert [(place.owner, place.state, place.waited) for place in handed] == [
-            ("a", State.GONE, 1.0),
-            ("b", State.GONE, 1.0),
-        ]
-        assert score.line.hand_over("loop", 1.0) == []
-        assert score.bucket.granted == 4
-
-    def test_nothing_is_handed_past_others(self, score: Score) -> None:
-        score.join("a", 0.0, party="thread")
-        score.join("b", 0.0)
-        assert score.line.hand_over("loop", 1.0) == []
-        assert score.look(1.0) == "ab"
-
-    def test_nothing_is_handed_to_who_needs_several_limits_or_came_too_late(self, score: Score) -> None:
-        score.join("a", 0.0)
-        score.places["a"].joint = True
-        assert score.line.hand_over("loop", 1.0) == []
-        score.leave("a")
-        score.join("b", 0.0, deadline=0.7)
-        assert score.line.hand_over("loop", 1.0) == []
-        assert score.look(1.0) == "b"
-        assert score.state("b") is State.EXPIRED
-
-    def test_who_comes_too_late_for_what_it_was_handed_stands_where_it_stood(self, score: Score) -> None:
-        score.join("a", 0.0)
-        score.join("b", 0.0)
-        (a,) = score.line.hand_over("loop", 0.5)
-        score.bucket.charge(-1, 0.9)
-        score.line.rejoin(a)
-        assert not a.taken
-        assert score.look(0.9) == "a"
-
     def test_a_line_is_clogged_by_grants_that_fill_the_burst(self, score: Score) -> None:
         score.join("a", 0.0)
         score.join("b", 0.0, cost=2)

@@ -289,6 +289,29 @@ def test_who_was_told_that_permits_are_reserved_leaves_those() -> None:
     assert ration.take(1, 10.0, reserved=2)
 
 
+def test_what_was_taken_and_did_not_go_then_is_not_told_to_have_gone() -> None:
+    ration = Ration(2.0, 5)
+    ration.feed(answer(5), [Calls(5, 1, 0.0)], 10.0)
+    assert ration.take(5, 10.001)
+    ration.goes_late(2, 10.001)
+    assert ration.went(10.02) == 3
+    ration.goes_late(1, 10.001)  # it was told by then
+    assert ration.went(10.02) == 0
+
+
+def test_what_was_taken_and_not_used_is_good_for_as_long_as_it_was() -> None:
+    ration = Ration(2.0, 5)
+    ration.feed(answer(5), [Calls(5, 1, 0.0)], 10.0)
+    until = ration.lapses
+    assert ration.take(5, 10.0)
+    ration.restore(4, 10.0, until)
+    assert ration.granted == 1
+    assert ration.take(1, until)
+    ration.lapse(until + 0.001)
+    assert (ration.total, ration.orders.back) == (0, 3)
+    assert ration.went(10.02) == 1
+
+
 def test_what_is_expected_and_what_is_there_by_what_was_heard_last() -> None:
     ration = Ration(2.0, 5)
     assert ration.expected(1, 3.0) == 3.0

@@ -199,32 +199,6 @@ class Line:
         """End a place whose deadline is certain to pass."""
         self._end(place, State.EXPIRED)
 
-    def hand_over(self, key: Hashable, now: float) -> list[Place]:
-        """Let those go, in order, whose owners are of that party and about to come: their permits are taken
-        for them. Each has until its `owned_until` to come, or has to `rejoin`. A call that needs several
-        limits, or that came too late, is looked at as usual.
-        """
-        gone: list[Place] = []
-        while (head := self._head()) is not None and head.key == key and not head.joint:
-            if head.deadline < now or not self._may_go(head, now):
-                break
-            self.store.take(head.cost, now, self.reserved)
-            head.taken = True
-            head.waited = now - head.joined
-            head.owned_until = now + self.store.grace
-            self._end(head, State.GONE)
-            gone.append(head)
-        return gone
-
-    def rejoin(self, place: Place) -> None:
-        """Its owner came too late for what was handed over, and gave it back: stand at the old place
-        again.
-        """
-        place.taken = False
-        party = place.party = self._parties.setdefault(place.key, Party())
-        party.standing += 1
-        self._enter(place)
-
     def leave(self, place: Place) -> None:
         """The owner gives up, or is gone for good."""
         if place.state in STANDING:

@@ -95,6 +95,11 @@ class Place:
     once: bool = False
 
     @property
+    def since(self) -> float:
+        """Since when it waits; earlier by its priority."""
+        return self.order[0]
+
+    @property
     def ended(self) -> bool:
         """Whether it stands in line no more."""
         return self.state not in STANDING and self.state is not State.NEW

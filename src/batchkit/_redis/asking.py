@@ -11,7 +11,7 @@ What is asked for, and what an answer changes, is up to the kind of limiter: `Bu
 from __future__ import annotations
 
 import secrets
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from asyncio import AbstractEventLoop
 from collections.abc import Iterable
 from math import inf
@@ -21,9 +21,10 @@ from attrs import define, frozen
 
 from batchkit._core.place import Place, State
 from batchkit._core.store import Store
-from batchkit._events import Event, Hook, Reconnected, Unavailable
-from batchkit._gate import GO, Gate
+from batchkit._events import Event, Hook, Reconnected, Unavailable, emit
+from batchkit._gate import GO
 from batchkit._parking import Parker, SyncParker, wait_at_sync
+from batchkit._redis.crowd import Call, CrowdGate
 from batchkit._redis.link import Command
 from batchkit._redis.names import name as name_of
 from batchkit._redis.scripts import Script
@@ -194,7 +195,7 @@ class Question(Generic[Q]):
         return self.script, self.keys, self.ask.words()
 
 
-class AskingGate(Gate[S], ABC, Generic[S, T, Q, A]):
+class AskingGate(CrowdGate[S], Generic[S, T, Q, A]):
     """A line before what a process holds of what Redis grants.
 
     Attributes:
@@ -258,7 +259,6 @@ class AskingGate(Gate[S], ABC, Generic[S, T, Q, A]):
         self._question: Question[Q] | None = None
         self.planned = inf
         self.short = False
-        self._outside: list[Place] = []  # those that are let in with the next question
         self.crowded = False
         self._coming = False  # whether the decision is that of a caller who can ask Redis itself
         self._hurries = False  # whether it has to
@@ -333,13 +333,6 @@ class AskingGate(Gate[S], ABC, Generic[S, T, Q, A]):
 
     def come(self, place: Place) -> float | None:
         """The owner of a place is here. If Redis has to be asked at once, its thread does so."""
-        if place.state is State.GONE:  # handed over
-            if self._now() > place.owned_until:
-                return self.alone(self._come_late, place)
-            self.tell(place)
-            return None
-        if self.crowded and place.state is State.NEW and self._waits_outside(place):
-            return inf
         until = super().come(place)
         if not self.take_hurry():
             return until
@@ -350,38 +343,6 @@ class AskingGate(Gate[S], ABC, Generic[S, T, Q, A]):
         here = until is not None and domain is None and place.timeout >= self.terms.timeout
         self._courier.hurry(self, here=here)
         return super().come(place) if here else until
-
-    def _waits_outside(self, place: Place) -> bool:
-        """Where many come at once in one event loop, they are let in together when the next question is
-        asked.
-        """
-        loop = place.owner.domain
-        simple = place.timeout == inf and not place.priority and self.lost is None and not self.closed
-        if not (simple and isinstance(loop, AbstractEventLoop)):
-            return False
-        self._outside.append(place)
-        now = self._now()
-        if self.planned > now:
-            self.planned = now
-            self._courier.hurry_in(loop, self, soon=True)
-        return True
-
-    def _let_in(self, now: float) -> None:
-        outside, self._outside = self._outside, []
-        for place in outside:
-            if place.state is State.NEW:  # or its owner gave up
-                self.waiters.enter(place)
-                self.line.join(place, now)
-
-    def _come_late(self, now: float, place: Place) -> float:
-        """It was handed its permits, and did not come in time: they are handed back, and it waits on."""
-        self.store.restore(place.cost, now)
-        self.waits -= 1
-        self.waited -= place.waited
-        self.waiters.enter(place)
-        self.line.rejoin(place)
-        self.waiters.look(now, here=place)
-        return self.waiters.until(place)
 
     def _abandon(self, now: float, place: Place) -> None:
         if place.state is State.NEW:
@@ -435,6 +396,23 @@ class AskingGate(Gate[S], ABC, Generic[S, T, Q, A]):
         quiet = not (self.line.waiting or self.line.reserved) and now >= self.store.closed_until
         return quiet and self.lost is None and now >= self.store.look
 
+    # the crowd
+
+    def _is_asking(self) -> bool:
+        return self.lost is None and not self.closed
+
+    def _expect(self, call: Call) -> None:
+        if self._question is None and self.planned > call.since:
+            self.planned = call.since
+            domain = call.owner.domain
+            if isinstance(domain, AbstractEventLoop):
+                self._courier.hurry_in(domain, self, soon=self.crowded)
+            else:
+                self._courier.hurry(self, here=True)
+
+    def _restore(self, now: float, call: Call) -> None:
+        self.store.restore(call.cost, now)
+
     # when to ask
 
     def _lay_back(self, now: float) -> list[Place]:
@@ -459,7 +437,7 @@ class AskingGate(Gate[S], ABC, Generic[S, T, Q, A]):
         store = self.store
         if self.lost is not None:
             return inf  # the courier comes on its own
-        if self._tries or self._outside:
+        if self._tries or self.crowd.grew:
             return now
         wanted = self.line.demand
         moment = self._due(now, wanted)
@@ -484,26 +462,30 @@ class AskingGate(Gate[S], ABC, Generic[S, T, Q, A]):
     def ask(self, now: float) -> Question[Q] | None:
         """What is to be asked now; None if there is nothing."""
         self.planned = inf
-        self._let_in(now)
         if (question := self._question) is not None:  # its answer was lost: asked again, and answered once
             question.sent = now
             question.ask = question.ask.by(self._deadline(now))
             return question
         store, line = self.store, self.line
-        wanted = line.demand
+        if line.demand:
+            self._disperse(now)
+        crowd = self.crowd.ask(_MOST_PLACES)
+        wanted = line.demand + sum([call.cost for call in crowd])
         self._prepare(now, wanted)
-        calls, first = self._calls(now)
+        upcoming = [] if crowd else line.upcoming(_MOST_PLACES)
+        calls, first = self._calls(now, crowd or upcoming)
         if not calls and wanted > store.total:  # by those only who are not there to be called
             store.look = now + store.grace
         tries, self._tries = [place for place in self._tries if place.state is State.WAITING], {}
         asks = bool(calls) and (now >= store.look or bool(tries) or self._overtakes())
         news = self._has_news(now, calls) or (self._told > -inf and not calls)
+        if not asks and crowd:
+            self._disperse(now)
         if not (asks or news) and self.lost is None:
             return None
-        upcoming = line.upcoming(_MOST_PLACES)
-        stands = any(place not in tries for place in upcoming)
-        in_a_loop = bool(upcoming) and isinstance(upcoming[0].key, AbstractEventLoop)
-        self.crowded = in_a_loop and sum(run.count for run in calls) > 1
+        stands = bool(crowd) or any(place not in tries for place in upcoming)
+        domain = self.crowd.domain if crowd else upcoming[0].key if upcoming else None
+        self.crowded = isinstance(domain, AbstractEventLoop) and sum(run.count for run in calls) > 1
         self._told = first if calls and stands else -inf
         self.asked += 1
         ask = self._phrase(now, self._header(now), calls, stands=stands)
@@ -518,6 +500,15 @@ class AskingGate(Gate[S], ABC, Generic[S, T, Q, A]):
 
     def _deadline(self, now: float) -> float:
         return self._skew.there(now + self.terms.timeout)
+
+    def hear(self, answer: A | TooLate, loop: AbstractEventLoop | None) -> None:
+        """An answer is here: those go whom it lets go, and events are sent. `loop`: as for `answered`."""
+        try:
+            events = self.alone(self.answered, answer, loop)
+        finally:
+            self._tell_served()
+        for event in events:
+            emit(self.hooks, event)
 
     def answered(self, now: float, answer: A | TooLate, loop: AbstractEventLoop | None = None) -> list[Event]:
         """Take in an answer; returned are the events to be sent. `loop`: the event loop that runs this; it
@@ -541,10 +532,13 @@ class AskingGate(Gate[S], ABC, Generic[S, T, Q, A]):
         calls = question.ask.calls
         if calls and sum(run.count * run.cost for run in calls) == answer.granted:
             self._told = -inf
-        if loop is not None:
-            self._hand_over(now, loop)
-        self.waiters.look(now)
-        self._refuse(question.tries)
+        if self.crowd.asked and loop is self.crowd.domain:
+            self._serve(now)
+        if self.crowd.asked:
+            self._disperse(now)
+        if self.waiters:
+            self.waiters.look(now)
+            self._refuse(question.tries)
         return events
 
     def _put_back(self, now: float, question: Question[Q]) -> None:
@@ -553,15 +547,8 @@ class AskingGate(Gate[S], ABC, Generic[S, T, Q, A]):
         orders.add(self.store.orders)
         self.store.orders = orders
         self._tries.update(dict.fromkeys(question.tries))
+        self._disperse(now)
         self._unheard(now)
-
-    def _hand_over(self, now: float, loop: AbstractEventLoop) -> None:
-        """Let those go who are in the event loop that runs, without another decision for each."""
-        for place in self.line.hand_over(loop, now):
-            self.waits += 1
-            self.waited += place.waited
-            self.waiters.quit(place)
-            self.waiters.to_wake.append(place)
 
     def _refuse(self, tries: Iterable[Place]) -> None:
         """Those that wanted one answer, and were not let go by it, end."""
@@ -574,7 +561,7 @@ class AskingGate(Gate[S], ABC, Generic[S, T, Q, A]):
         """Redis cannot be asked before some moment: go on as agreed. Returned is the event to be sent, if
         that is news.
         """
-        self._let_in(now)
+        self._disperse(now)
         news = self.lost is None
         self.lost, self.planned = cause, again
         policy = self.terms.on_unavailable
@@ -591,7 +578,7 @@ class AskingGate(Gate[S], ABC, Generic[S, T, Q, A]):
 
     def end(self, now: float) -> None:
         """Nobody goes any more; what is held is handed back."""
-        self._let_in(now)
+        self._disperse(now)
         self.closed, self.planned = True, inf  # from now on only to hand back what is held
         self.waiters.to_wake += self.line.refuse()
 
@@ -613,14 +600,14 @@ class AskingGate(Gate[S], ABC, Generic[S, T, Q, A]):
             self._settle_up(now, instead)
         return Reconnected(self.name, now - self._lost_at, let_go)
 
-    def _calls(self, now: float) -> tuple[list[Calls], float]:
+    def _calls(self, now: float, waiting: Iterable[Place | Call]) -> tuple[list[Calls], float]:
         """Those that wait for more than what is held, in runs of the same cost, and the order of the first. A
         run is cut where it doubles, so that the age of whoever is first in what is left of it is known about.
         """
         covered, first = self.store.total, inf
         runs: list[Calls] = []
         cost, age, count, so_far = 0, 0.0, 0, 0
-        for place in self.line.upcoming(_MOST_PLACES):
+        for place in waiting:
             if place.cost <= covered:
                 covered -= place.cost
                 continue
@@ -636,7 +623,7 @@ class AskingGate(Gate[S], ABC, Generic[S, T, Q, A]):
                 if len(runs) == _MOST_RUNS:
                     return runs, first
             so_far = so_far + 1 if wants == cost else 1
-            cost, age, count = wants, now - place.order[0], 1
+            cost, age, count = wants, now - place.since, 1
         if count:
             runs.append(Calls(count, cost, age))
         return runs, first

@@ -149,7 +149,7 @@ class RedisConcurrencyLimiter(FleetLimiter[Holding, SlotsGate], SlotLimiter[Hold
         return FleetConcurrencyStatistics(
             limit=slots.burst,
             available=round(slots.available(now)) - gate.line.reserved,
-            waiting=len(gate.waiters),
+            waiting=gate.waiting,
             granted=slots.granted,
             waits=gate.waits,
             waited=gate.waited,

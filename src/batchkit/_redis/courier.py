@@ -82,8 +82,9 @@ class Courier:
         self._active = -inf  # when somebody asked last
         self._until = -inf  # when the thread wakes up
         self._watches = Watches(self._readable)
-        self._inbox: deque[tuple[float, AnyGate]] = deque()
-        self._agenda: list[tuple[float, int, ref[AnyGate]]] = []
+        self._inbox: deque[tuple[float, float, AnyGate]] = deque()
+        # when to look, a number, and which gate to ask for if that was planned for such a moment or before
+        self._agenda: list[tuple[float, int, float, ref[AnyGate]]] = []
         self._serial = count()
         self._parker: SyncParker | None = None
         self._thread: threading.Thread | None = None
@@ -99,7 +100,7 @@ class Courier:
         """Ask for a gate at that moment; may be called by anybody, at any time."""
         if FORKS.count != self._process:
             self._start_anew()
-        self._inbox.append((moment, gate))
+        self._inbox.append((moment, moment, gate))
         if self._parker is None:
             self._start()
         else:
@@ -151,7 +152,8 @@ class Courier:
         one question is about all of them.
         """
         if soon:
-            self._inbox.append((self._clock.now() + _STALLED, gate))  # in case that the loop stops now
+            now = self._clock.now()
+            self._inbox.append((now + _STALLED, now, gate))  # in case that the loop stops now
             loop.call_soon(partial(self.hurry, gate, here=False, loop=loop))
         else:
             self.hurry(gate, here=False, loop=loop)
@@ -231,7 +233,7 @@ class Courier:
 
     def _is_done(self, now: float) -> bool:
         if self._closing:
-            gates = (gate() for _, _, gate in self._agenda)
+            gates = (gate() for *_, gate in self._agenda)
             return not any(gate is not None and gate.planned < inf for gate in gates)
         return not self._agenda and now >= self._active + _IDLE
 
@@ -267,12 +269,12 @@ class Courier:
         """The gates to be asked for now."""
         agenda = self._agenda
         while self._inbox:
-            moment, caller = self._inbox.popleft()
-            heappush(agenda, (moment, next(self._serial), ref(caller)))
+            moment, planned, caller = self._inbox.popleft()
+            heappush(agenda, (moment, next(self._serial), planned, ref(caller)))
         due: dict[AnyGate, None] = {}
         while agenda and agenda[0][0] <= now and len(due) < _AT_ONCE:
-            gate = heappop(agenda)[2]()
-            if gate is not None and gate.planned <= now:
+            _, _, planned, known = heappop(agenda)
+            if (gate := known()) is not None and gate.planned <= planned:
                 due[gate] = None
         return list(due)
 
@@ -297,7 +299,7 @@ class Courier:
         """Somebody else asks just now. The thread does not wait for the turn as such, since what that one
         asked may be the thread's to read.
         """
-        self._inbox.extend((now, gate) for gate in due)
+        self._inbox.extend((now, now, gate) for gate in due)
         self._blocked = self._parked = True
         parker = self._parker
         if self._turn.locked() and not self._sent and parker is not None:
@@ -346,8 +348,7 @@ class Courier:
         if isinstance(reply, Exception):
             self._lose(gate, reply)
             return
-        for event in gate.alone(gate.answered, question.ask.read(reply), loop):
-            emit(gate.hooks, event)
+        gate.hear(question.ask.read(reply), loop)
 
     def _give_up(self, gates: list[AnyGate], error: Exception) -> None:
         """Redis is not there: all who wait for it are told."""

@@ -9,7 +9,6 @@ import anyio.to_thread
 from batchkit._gate import GO
 from batchkit._local import LocalLimiter
 from batchkit._numbers import check_wish, checked_seconds
-from batchkit._parking import wait_at, wait_at_sync
 from batchkit._redis.asking import AnyGate, Remote
 from batchkit._redis.courier import Courier
 from batchkit._values import Decision
@@ -75,10 +74,8 @@ class FleetLimiter(LocalLimiter[S], Generic[S, G]):
             check_wish(priority, timeout)
         if self._goes_at_once(cost):
             return False
-        gate = self.gate
-        parker = gate.clock.parker()
-        await wait_at(gate.place(cost, priority, timeout, parker), parker, gate.come, gate.abandon)
-        return gate.short
+        await self.gate.wait(cost, priority, timeout)
+        return self.gate.short
 
     def go_sync(self, cost: int, *, priority: int, timeout: float | None) -> bool:
         """The blocking twin of `go`."""
@@ -86,10 +83,8 @@ class FleetLimiter(LocalLimiter[S], Generic[S, G]):
             check_wish(priority, timeout)
         if self._goes_at_once(cost):
             return False
-        gate = self.gate
-        parker = gate.clock.parker_sync()
-        wait_at_sync(gate.place(cost, priority, timeout, parker), parker, gate.come, gate.abandon)
-        return gate.short
+        self.gate.wait_sync(cost, priority, timeout)
+        return self.gate.short
 
     def _goes_at_once(self, cost: int) -> bool:
         """Go with what this process may give away without asking anybody.

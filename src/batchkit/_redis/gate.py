@@ -13,6 +13,7 @@ from batchkit._events import Event, Paused, RateChanged
 from batchkit._numbers import span
 from batchkit._parking import running_loop
 from batchkit._redis.asking import AskingGate, Header, Question, Terms
+from batchkit._redis.crowd import Call
 from batchkit._redis.learning import Learning
 from batchkit._redis.ration import Lease, Ration
 from batchkit._redis.scripts import BUCKET
@@ -161,6 +162,18 @@ class BucketGate(AskingGate[Ration, BucketTerms, Ask, Answer]):
     def _unheard(self, now: float) -> None:
         if self.learning is not None:
             self.learning.unheard(now)
+
+    def _good_until(self, now: float) -> float:
+        return max(now + self.store.grace, self.store.lapses) if self.store.instead is None else inf
+
+    def _goes_late(self, now: float, call: Call) -> bool:
+        good = self.store.closed_until <= now <= call.until
+        if good:
+            self.store.goes_late(call.cost, call.went)
+        return good
+
+    def _restore(self, now: float, call: Call) -> None:
+        self.store.restore(call.cost, call.went, call.until)
 
     def _local_share(self, now: float) -> Store:
         ration = self.store

@@ -240,7 +240,7 @@ class RedisDistributedLimiter(FleetLimiter[Ration, BucketGate]):
             rate=ration.rate,
             burst=ration.burst,
             available=ration.available(now),
-            waiting=len(gate.waiters),
+            waiting=gate.waiting,
             granted=gate.granted,
             waits=gate.waits,
             waited=gate.waited,

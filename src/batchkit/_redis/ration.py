@@ -250,14 +250,22 @@ class Ration:
         """Go on at another rate and burst."""
         self._size(rate, burst)
 
-    def restore(self, permits: int, now: float) -> None:
-        """Take permits back that were taken and not used: whoever waits here may have them."""
+    def restore(self, permits: int, now: float, until: float = inf) -> None:
+        """Take permits back that were taken by now and not used: whoever waits here may have them, until the
+        moment, if it is known, until which they are good.
+        """
         self.granted -= permits
         if self.instead is not None:
             self.instead.charge(-permits, now)
-        else:
-            self._add(1, permits, now, 0.0, self.grace, self._heard)
-            self._tidy()
+            return
+        if until < inf:
+            self.goes_late(permits, now)
+        self._add(1, permits, now, 0.0, until - now if until < inf else self.grace, self._heard)
+        self._tidy()
+
+    def goes_late(self, permits: int, taken: float) -> None:
+        """What was taken at some moment did not go then."""
+        self._went.append((-permits, taken))
 
     def adds_to(self, new: Self, now: float) -> bool:
         """Whether it says anything that Redis does not know, or has to be looked after."""
@@ -319,7 +327,7 @@ class Ration:
         as on their way; said once.
         """
         gone, self._went = self._went, []
-        return sum(permits for permits, due in gone if now - due <= self.lasts)
+        return max(0, sum(permits for permits, due in gone if now - due <= self.lasts))
 
     def surplus(self, wanted: int, now: float) -> int:
         """Of those that are due, how many nobody wants."""
