@@ -93,23 +93,26 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 class ThreadParker:
-    """Waits by blocking its thread."""
+    """Waits by blocking its thread, at a lock that is free when its owner is to be awake."""
 
-    __slots__ = ("_event", "_now")
+    __slots__ = ("_lock", "_now")
     domain: Hashable = None
 
     def __init__(self, now: Now) -> None:
         self._now = now
-        self._event = threading.Event()
+        self._lock = threading.Lock()
+        self._lock.acquire()
 
     def unpark(self) -> bool:
-        self._event.set()
+        try:
+            self._lock.release()
+        except RuntimeError:  # it is free
+            return True
         return True
 
     def park_sync(self, until: float = inf) -> None:
         seconds = min(until - self._now(), threading.TIMEOUT_MAX)
-        self._event.wait(seconds)
-        self._event.clear()
+        self._lock.acquire(timeout=max(0.0, seconds))
 
 
 class AsyncioParker:

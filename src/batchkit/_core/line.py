@@ -90,13 +90,11 @@ class Line:
 
     def take(self, cost: int, now: float) -> bool:
         """Go at once, without a place in line, if a newcomer may."""
-        return self.passes(cost, now) and self.store.take(cost, now)
+        return self._lets_pass(cost, now) and self.store.take(cost, now)
 
     def passes(self, cost: int, now: float) -> bool:
         """Whether a newcomer of that cost may go at once."""
-        if self.waiting or self.reserved or not self._open(now):
-            return False
-        return self._spares(cost, (now, self._serial + 1), now) and self.store.holds(cost, now)
+        return self._lets_pass(cost, now) and self.store.holds(cost, now)
 
     def estimate(self, cost: int, now: float) -> float:
         """The first moment at which a newcomer of that cost could go if nobody ahead leaves; infinite if
@@ -295,6 +293,12 @@ class Line:
         if place.state is State.ASIDE:
             party.is_aside = True
             party.aside.append(place)
+
+    def _lets_pass(self, cost: int, now: float) -> bool:
+        """Whether a newcomer has only the store to ask."""
+        if self.waiting or self.reserved or not self._open(now):
+            return False
+        return not self._held or self._spares(cost, (now, self._serial + 1), now)
 
     def _open(self, now: float) -> bool:
         return now >= self.store.closed_until

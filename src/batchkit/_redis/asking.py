@@ -177,22 +177,17 @@ class Question(Generic[Q]):
 
     Attributes:
         ask: what is asked.
-        script: what answers it.
-        keys: of the limiter.
+        wanted: permits that it asks for.
+        command: what is sent.
         sent: the moment of the own clock before it was sent.
         tries: places that do not wait for more than its answer.
     """
 
     ask: Q
-    script: Script
-    keys: tuple[str, ...]
+    wanted: int
+    command: Command
     sent: float
     tries: list[Place]
-
-    @property
-    def command(self) -> Command:
-        """What is sent."""
-        return self.script, self.keys, self.ask.words()
 
 
 class AskingGate(CrowdGate[S], Generic[S, T, Q, A]):
@@ -465,6 +460,7 @@ class AskingGate(CrowdGate[S], Generic[S, T, Q, A]):
         if (question := self._question) is not None:  # its answer was lost: asked again, and answered once
             question.sent = now
             question.ask = question.ask.by(self._deadline(now))
+            question.command = self._command(question.ask)
             return question
         store, line = self.store, self.line
         if line.demand:
@@ -485,12 +481,17 @@ class AskingGate(CrowdGate[S], Generic[S, T, Q, A]):
             return None
         stands = bool(crowd) or any(place not in tries for place in upcoming)
         domain = self.crowd.domain if crowd else upcoming[0].key if upcoming else None
-        self.crowded = isinstance(domain, AbstractEventLoop) and sum(run.count for run in calls) > 1
+        several = len(calls) > 1 or (bool(calls) and calls[0].count > 1)
+        self.crowded = several and isinstance(domain, AbstractEventLoop)
         self._told = first if calls and stands else -inf
         self.asked += 1
         ask = self._phrase(now, self._header(now), calls, stands=stands)
-        self._question = Question(ask, self.script, self.keys, now, tries)
+        wants = sum([run.count * run.cost for run in calls])
+        self._question = Question(ask, wants, self._command(ask), now, tries)
         return self._question
+
+    def _command(self, ask: Q) -> Command:
+        return self.script, self.keys, ask.words()
 
     def _header(self, now: float) -> Header:
         presence = 2 if not self._known else 1 if now - self._present > _PRESENCE else 0
@@ -529,8 +530,7 @@ class AskingGate(CrowdGate[S], Generic[S, T, Q, A]):
         self.members = answer.members or self.members
         moment = min(now, self._skew.here(answer.now))  # rounding must not put it off
         events += self._take_in(now, moment, question, answer)
-        calls = question.ask.calls
-        if calls and sum(run.count * run.cost for run in calls) == answer.granted:
+        if question.wanted == answer.granted:
             self._told = -inf
         if self.crowd.asked and loop is self.crowd.domain:
             self._serve(now)
@@ -613,7 +613,7 @@ class AskingGate(CrowdGate[S], Generic[S, T, Q, A]):
                 continue
             wants, covered = place.cost - covered, 0
             if first == inf:  # as it is: what the age of the first run says of it may be off by one bit
-                first = place.order[0]
+                first = place.since
             if wants == cost and count < max(1, so_far - count):
                 count += 1
                 so_far += 1

@@ -12,7 +12,7 @@ from asyncio import AbstractEventLoop
 from collections import deque
 from collections.abc import Hashable, Iterable
 from functools import partial
-from itertools import islice
+from itertools import islice, takewhile
 from math import inf
 from typing import Generic, TypeVar
 
@@ -104,11 +104,7 @@ class Crowd:
         waiting = [call for call in self.asked if call.waits and not call.left]
         served = waiting
         if not line.take(sum([call.cost for call in waiting]), now):
-            served = []
-            for call in waiting:
-                if not line.take(call.cost, now):
-                    break
-                served.append(call)
+            served = list(takewhile(lambda call: line.take(call.cost, now), waiting))
         for call in served:
             call.went, call.until = now, until
         self.asked = waiting[len(served) :]
@@ -116,7 +112,8 @@ class Crowd:
 
     def break_up(self) -> list[Call]:
         """Those who wait, in order: they are to stand in line."""
-        calls, self.asked = self.asked, []
+        calls: list[Call] = self.asked
+        self.asked = []
         while self._came:
             calls.append(self._came.popleft())
         return [call for call in calls if call.waits and not call.left]
@@ -237,8 +234,9 @@ class CrowdGate(Gate[S], ABC, Generic[S]):
 
     def _tell_served(self) -> None:
         """Wake those who were let go."""
-        served, self._served = self._served, []
-        unpark_all(served)
+        if served := self._served:
+            self._served = []
+            unpark_all(served)
 
     def _disperse(self, now: float) -> None:
         """All stand in line from now on."""

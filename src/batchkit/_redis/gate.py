@@ -153,10 +153,10 @@ class BucketGate(AskingGate[Ration, BucketTerms, Ask, Answer]):
             self._end_leases(inf)
             self._lease = Lease.of(answer, moment)
             self.leases.append(self._lease)
-        self._measure(now)
+        if self.terms.lease:
+            self._measure(now)
         if ask.calls:
-            wanted = sum(calls.count * calls.cost for calls in ask.calls)
-            self.short = wanted > answer.granted or ration.comes_in > moment
+            self.short = question.wanted > answer.granted or ration.comes_in > moment
         return events
 
     def _unheard(self, now: float) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from inspect import signature
+from socket import MSG_PEEK
 from ssl import SSLSocket
 from typing import Any, Final, Protocol, TypeAlias, cast
 
@@ -36,6 +37,7 @@ Reply: TypeAlias = bytes | Exception
 
 ERRORS: Final = (RedisError, RedisClusterException, OSError)  # the second one is none of the first
 _HEADS: Final = 1024
+_MOST_SEEN: Final = 1 << 16  # bytes
 _AROUND: Final = 3  # times that a cluster may send us on
 
 
@@ -135,7 +137,7 @@ class Wire:
         connection = self._connection
         self._limit(connection, timeout)
         self._sent = True
-        connection.send_packed_command([b"".join(map(self._packed, commands))], check_health=False)
+        connection._sock.sendall(b"".join(map(self._packed, commands)))
 
     def exchange(self, commands: Sequence[Command], timeout: float) -> list[Reply]:
         """Run these scripts."""
@@ -184,7 +186,7 @@ class Wire:
             self._read(connection)
         if not self._sent:
             self.send(commands, timeout)
-        replies = [self._read(connection) for _ in commands]
+        replies = self._replies(connection, len(commands))
         self._sent = False
         unknown = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if unknown:  # the server was restarted, or its scripts were flushed: say the scripts, once
@@ -239,11 +241,31 @@ class Wire:
     def _send(self, connection: Any, commands: Sequence[Sequence[Word]]) -> None:
         connection.send_packed_command(connection.pack_commands(commands), check_health=False)
 
+    def _replies(self, connection: Any, count: int) -> list[Reply]:
+        # of several, redis-py may have read the second one with the first
+        if count == 1 and (text := _text(connection._sock)) is not None:
+            return [text]
+        return [self._read(connection) for _ in range(count)]
+
     def _read(self, connection: Any) -> Any:
         try:
             return connection.read_response()
         except ResponseError as error:
             return error
+
+
+def _text(sock: Any) -> bytes | None:
+    """The reply that comes next, if it is a text and there as a whole, as most are; redis-py takes longer to
+    read it than Redis to answer. Anything else is left to redis-py.
+    """
+    if isinstance(sock, SSLSocket):  # which cannot peek
+        return None
+    seen: bytes = sock.recv(_MOST_SEEN, MSG_PEEK)
+    head, _, rest = seen.partition(b"\r\n")
+    if head[:1] != b"$" or len(rest) < (length := int(head[1:])) + 2 or length < 0:
+        return None
+    sock.recv(len(head) + length + 4)
+    return rest[:length]
 
 
 def _is_read_only(reply: Reply) -> bool:

@@ -125,6 +125,7 @@ class Ration:
         closed_until: the moment before which nobody is to be let go; the line sees to that.
         granted: permits taken, less those given back.
         total: permits held, those included that are not due yet.
+        comes_in: the moment at which the first of them is due.
         orders: what is to be said to Redis with the next question.
         lapses: the next moment at which something held has to be handed back unless it is used.
         lasts: seconds for which a permit that may go at once is good.
@@ -142,6 +143,7 @@ class Ration:
         "_went",
         "burst",
         "closed_until",
+        "comes_in",
         "grace",
         "granted",
         "instead",
@@ -175,7 +177,7 @@ class Ration:
 
     def _empty(self) -> None:
         self._bookings: list[Booking] = []
-        self.lapses = inf
+        self.comes_in = self.lapses = inf
         self.total = 0
         self.look = -inf
         self.lasts = 0.0
@@ -333,11 +335,6 @@ class Ration:
         """Of those that are due, how many nobody wants."""
         return max(0, self._there(now) - wanted)
 
-    @property
-    def comes_in(self) -> float:
-        """The moment at which the first permit is due."""
-        return min((booking.due for booking in self._bookings), default=inf)
-
     def _expected(self, permits: int, now: float, level: float) -> float:
         more = permits - self.total
         if more <= 0 or self._measured == -inf:
@@ -394,8 +391,10 @@ class Ration:
         self.orders.add(Orders(back=permits, back_since=since))
 
     def _tidy(self) -> None:
-        if len(self._bookings) == 1 and (only := self._bookings[0]).left:  # which it is most of the time
-            self.lapses = only.due + only.late
-            return
-        self._bookings = [booking for booking in self._bookings if booking.left]
-        self.lapses = min((booking.due + booking.late for booking in self._bookings), default=inf)
+        self._bookings = bookings = [booking for booking in self._bookings if booking.left]
+        if len(bookings) < 2:  # as it is most of the time
+            self.comes_in = bookings[0].due if bookings else inf
+            self.lapses = bookings[0].due + bookings[0].late if bookings else inf
+        else:
+            self.comes_in = min(booking.due for booking in bookings)
+            self.lapses = min(booking.due + booking.late for booking in bookings)
