@@ -107,7 +107,9 @@ class Standing:
         if question is not None:
             self._asks = True
             named = evolve(question.ask, process=self.name)  # its own name is up to chance
-            self.world.ask(self._script, question.keys, named.words(), partial(self._answered, question))
+            self.world.ask(
+                self._script, question.command[1], named.words(), partial(self._answered, question)
+            )
 
     def _answered(self, question: Question[Ask], answer: bytes) -> None:
         self._asks = False

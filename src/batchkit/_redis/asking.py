@@ -472,7 +472,8 @@ class AskingGate(CrowdGate[S], Generic[S, T, Q, A]):
         calls, first = self._calls(now, crowd or upcoming)
         if not calls and wanted > store.total:  # by those only who are not there to be called
             store.look = now + store.grace
-        tries, self._tries = [place for place in self._tries if place.state is State.WAITING], {}
+        tries = [place for place in self._tries if place.state is State.WAITING]
+        self._tries.clear()
         asks = bool(calls) and (now >= store.look or bool(tries) or self._overtakes())
         news = self._has_news(now, calls) or (self._told > -inf and not calls)
         if not asks and crowd:

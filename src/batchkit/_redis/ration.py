@@ -392,9 +392,9 @@ class Ration:
 
     def _tidy(self) -> None:
         self._bookings = bookings = [booking for booking in self._bookings if booking.left]
-        if len(bookings) < 2:  # as it is most of the time
-            self.comes_in = bookings[0].due if bookings else inf
-            self.lapses = bookings[0].due + bookings[0].late if bookings else inf
+        if len(bookings) == 1:  # as it is most of the time
+            self.comes_in = bookings[0].due
+            self.lapses = bookings[0].due + bookings[0].late
         else:
-            self.comes_in = min(booking.due for booking in bookings)
-            self.lapses = min(booking.due + booking.late for booking in bookings)
+            self.comes_in = min([booking.due for booking in bookings], default=inf)
+            self.lapses = min([booking.due + booking.late for booking in bookings], default=inf)
