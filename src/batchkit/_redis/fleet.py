@@ -70,7 +70,7 @@ class FleetLimiter(LocalLimiter[S], Generic[S, G]):
 
     async def go(self, cost: int, *, priority: int, timeout: float | None) -> bool:
         """Acquire, and say whether the caller had to wait for permits."""
-        if priority or timeout is not None:
+        if priority != 0 or timeout is not None:
             check_wish(priority, timeout)
         if self._goes_at_once(cost):
             return False
@@ -79,7 +79,7 @@ class FleetLimiter(LocalLimiter[S], Generic[S, G]):
 
     def go_sync(self, cost: int, *, priority: int, timeout: float | None) -> bool:
         """The blocking twin of `go`."""
-        if priority or timeout is not None:
+        if priority != 0 or timeout is not None:
             check_wish(priority, timeout)
         if self._goes_at_once(cost):
             return False
