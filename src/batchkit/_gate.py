@@ -69,7 +69,10 @@ class Gate(Generic[S]):
         table: where the store lies while it is quiet; always the same list.
         number: in which order several gates are locked.
         waits, waited, timeouts: calls that waited and went, their seconds, and calls that timed out.
+        seat: the same for gates whose permits come in together for a call of several; None for most.
     """
+
+    seat: Hashable = None
 
     def __init__(
         self,
@@ -129,6 +132,20 @@ class Gate(Generic[S]):
             self._recover()
             raise
         return decided
+
+    def meet(self, gates: Iterable[Gate[Any]]) -> None:
+        """There are calls that need permits of this gate and of those."""
+
+    def sits_with(self, gate: Gate[Any]) -> bool:
+        """Whether what a call gets of this gate and of another one comes in together."""
+        return self.seat is not None and gate is not self and gate.seat == self.seat
+
+    def check_open(self) -> None:
+        """Raise an error if nobody is let go by this gate for now, and that is to be told."""
+
+    def worth_asking(self, now: float) -> bool:
+        """Whether a newcomer for whom no permits are there could have some if somebody else is asked."""
+        return False
 
     def note(self, decide: Callable[[float], object]) -> None:
         """Decide something that nobody waits for. The garbage collector may close a coroutine, which gives

@@ -13,14 +13,14 @@ from typing import Any, TypeGuard, TypeVar
 from batchkit._adaptive import AdaptiveLimiter
 from batchkit._core.place import Place
 from batchkit._core.store import Store
-from batchkit._gate import Gate
-from batchkit._joint import JointCall, JointOwner, attempt, come, take_all
+from batchkit._gate import GO, Gate
+from batchkit._joint import JointCall, JointOwner, attempt, come, is_worth_asking, take_all
 from batchkit._learning import Entered, LearningPermit
 from batchkit._local import LocalLimiter, settled
 from batchkit._numbers import check_wish
 from batchkit._parking import Parker, SyncParker, wait_at, wait_at_sync
 from batchkit._values import Decision
-from batchkit.exceptions import InvalidCost
+from batchkit.exceptions import AcquireTimeout, InvalidCost
 
 R = TypeVar("R")
 
@@ -43,6 +43,9 @@ class AllOf(Entered):
             raise ValueError("limiters that decide together need one clock")
         (self.clock,) = clocks.values()
         self._order = sorted(members, key=lambda name: self.limiters[name].gate.number)
+        gates = [limiter.gate for limiter in self.limiters.values()]
+        for gate in gates:
+            gate.meet(gates)
 
     async def acquire(
         self,
@@ -88,7 +91,8 @@ class AllOf(Entered):
             self.wait_sync(wanted, priority, timeout)
 
     def try_acquire(self, cost: int | Mapping[str, int] = 1, **costs: int) -> Decision:
-        """Go now, or not at all; never waits, and never overtakes those who wait.
+        """Go now, or not at all; never waits, and never overtakes those who wait. Redis is asked at most once
+        about the limiters of a fleet, which blocks: in a task, prefer `acquire(timeout=0)`.
 
         Returns:
             A true decision, or a false one with the longest `retry_after` of all limiters.
@@ -96,7 +100,15 @@ class AllOf(Entered):
         Raises:
             InvalidCost, CostExceedsBurst: as `acquire` does.
         """
-        return self._together(self._call(self._wanted(cost, costs)), attempt)
+        wanted = self._wanted(cost, costs)
+        decision = self._together(self._call(wanted), attempt)
+        if decision.allowed or not self._together(self._call(wanted), is_worth_asking):
+            return decision
+        try:
+            self.wait_sync(wanted, 0, 0.0)
+        except AcquireTimeout:
+            return self._together(self._call(wanted), attempt)
+        return GO
 
     def permit(
         self,

@@ -56,10 +56,10 @@ def excess(stamps: Sequence[float], rate: float, burst: int) -> float:
     return float(worst_excess(stamps, rate, burst))
 
 
-def figures(server: Server, key: str = KEY) -> Answer:
+def figures(server: Server, key: str = KEY, tag: str | None = None) -> Answer:
     """What Redis itself knows of a limiter, asked for by somebody who wants nothing."""
     ask = Ask("observer", next(_serials), 0.0, 0, 1.0, 1, False, 0.0, Orders(), 0, False, [])
-    answer = read(server.do("EVAL", BUCKET.text, 1, name("batchkit", key, None), *ask.words()))
+    answer = read(server.do("EVAL", BUCKET.text, 1, name("batchkit", key, tag), *ask.words()))
     assert isinstance(answer, Answer)
     return answer
 

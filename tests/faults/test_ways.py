@@ -9,7 +9,7 @@ import pytest
 import redis
 import redis.asyncio
 
-from batchkit import Reconnected, Unavailable
+from batchkit import Reconnected, Unavailable, all_of
 from batchkit._redis.names import name
 from tests.faults.conftest import Make
 from tests.faults.fleet import (
@@ -22,7 +22,7 @@ from tests.faults.fleet import (
     figures,
     slack,
 )
-from tests.helpers import eventually
+from tests.helpers import DEADLINE, eventually
 from tests.proxies import FaultProxy, TlsProxy
 from tests.servers import BINARIES, HOST, Cluster, Sentinel, Server
 
@@ -126,10 +126,10 @@ def times_asked(node: Server) -> int:
     return node.commands().get("asking", 0)
 
 
-def times_moved(cluster: Cluster) -> int:
+def times_moved(cluster: Cluster, answer: str = "MOVED") -> int:
     """How often nodes sent a client to another one."""
     return sum(
-        node.info("errorstats").get("errorstat_MOVED", {"count": 0})["count"] for node in cluster.nodes
+        node.info("errorstats").get(f"errorstat_{answer}", {"count": 0})["count"] for node in cluster.nodes
     )
 
 
@@ -191,6 +191,27 @@ def test_a_key_that_is_new_in_a_slot_on_the_move_lies_where_that_goes(
         callers.go_on()
     check_all_is_well(callers, stamped)
     eventually(lambda: figures(to).gone == len(callers.gone))
+
+
+def test_a_group_of_limiters_is_asked_for_while_its_slot_is_on_the_move(
+    cluster: Cluster, make: Make, stamped: StampedHook
+) -> None:
+    slot = Cluster.slot(name("batchkit", "one", "tag"))
+    to = cluster.other(slot)
+    client = cluster.client()
+    one, other = (make(client, key, tag="tag", hooks=[stamped]) for key in ("one", "other"))
+    both = all_of(one=one, other=other)
+    one.acquire_sync()
+    cluster.begin_migration(slot, to)  # the other one's key is new, and lies there
+    for _ in range(20):
+        both.acquire_sync(timeout=DEADLINE)
+    assert times_moved(cluster, "TRYAGAIN")
+    cluster.finish_migration(slot)
+    for _ in range(20):
+        both.acquire_sync(timeout=DEADLINE)
+    assert not stamped.switches()
+    eventually(lambda: figures(to, "one", "tag").gone == 41)
+    eventually(lambda: figures(to, "other", "tag").gone == 40)
 
 
 def test_a_node_of_a_cluster_dies_and_returns(make: Make, stamped: StampedHook) -> None:

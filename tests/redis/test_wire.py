@@ -34,8 +34,8 @@ NO_ORDERS = [0, 0, 0, 0, 0, -1, 0, 0]
 
 
 def numbers(ask: Ask) -> list[float]:
-    _, words = ask.words()
-    return list(unpack(f">{len(words) // 8}d", words))
+    _, said, calls = ask.words()
+    return list(unpack(f">{len(said + calls) // 8}d", said + calls))
 
 
 def test_a_question_in_numbers() -> None:
@@ -70,7 +70,7 @@ def test_calls_are_told_in_order_at_the_end(calls: list[Calls]) -> None:
     said = numbers(evolve(PLAIN, calls=calls))
     rest = said[len(numbers(PLAIN)) :]
     assert [
-        Calls(int(count), int(cost), age / 1e6) for count, cost, age in zip(*[iter(rest)] * 3, strict=True)
+        Calls(int(count), int(cost), age / 1e6) for count, age, cost in zip(*[iter(rest)] * 3, strict=True)
     ] == calls
 
 
@@ -79,9 +79,16 @@ def test_calls_are_told_in_order_at_the_end(calls: list[Calls]) -> None:
     counts=st.tuples(whole, whole, whole, whole, whole, whole, whole),
     times=st.tuples(seconds, seconds, seconds),
     floats=st.tuples(st.floats(1e-3, 1e9), st.floats(-1e9, 1e9), st.floats(0, 1e9)),
+    served_of_each=st.lists(st.integers(0, 999_999), max_size=5),
+    memory=st.lists(st.floats(-1e9, 1e9), max_size=5),
 )
 def test_an_answer_comes_back_as_it_was_meant(
-    served: int, counts: tuple[int, ...], times: tuple[float, ...], floats: tuple[float, ...]
+    served: int,
+    counts: tuple[int, ...],
+    times: tuple[float, ...],
+    floats: tuple[float, ...],
+    served_of_each: list[int],
+    memory: list[float],
 ) -> None:
     version, burst, at_once, later, leased, gone, members = counts
     closed, look, lasts = times
@@ -102,11 +109,15 @@ def test_an_answer_comes_back_as_it_was_meant(
         gone=gone,
         members=members,
         lasts=lasts,
+        memory=tuple(memory),
+        served=tuple(served_of_each),
+        aside=(False,) * len(served_of_each),
     )
     in_microseconds = {"again": served, "closed": closed * 1e6, "look": look * 1e6, "lasts": lasts * 1e6}
     said = [
         float(value) for value in (asdict(meant) | in_microseconds).values() if not isinstance(value, tuple)
     ]
+    said += len(served_of_each), *served_of_each, *memory
     answer = read(pack(f">{len(said)}d", *said))
     assert isinstance(answer, Answer)
     for field in fields(Answer):

@@ -9,8 +9,8 @@ from typing import Any, Final
 from attrs import evolve
 
 from batchkit._redis.names import name
-from batchkit._redis.scripts import BUCKET
-from batchkit._redis.wire import MICROSECONDS, Answer, Ask, Calls, Orders, TooLate, read
+from batchkit._redis.scripts import BUCKET, BUCKETS
+from batchkit._redis.wire import MICROSECONDS, Answer, Ask, Calls, Orders, TooLate, read, runs
 from tests.servers import Server
 
 BEGIN: Final = 1_700_000_000_000_000  # microseconds
@@ -25,7 +25,7 @@ def virtual_script(text: str = BUCKET.text) -> str:
     """A script, but what the time is comes as a last argument."""
     assert text.count(CLOCK) == 1, "the two lines that read the clock are not as they were"
     assert text.count("'TIME'") == 1, "the clock is read elsewhere, too"
-    return text.replace(CLOCK, "local now = tonumber(ARGV[3])\n")
+    return text.replace(CLOCK, "local now = tonumber(ARGV[#ARGV])\n")
 
 
 def one(age: float = 0.0, cost: int = 1, count: int = 1) -> list[Calls]:
@@ -152,13 +152,46 @@ class Fleet:
         return execute(*command)
 
 
+class Group:
+    """Several limiters of one server that are asked together."""
+
+    def __init__(self, *fleets: Fleet) -> None:
+        self.fleets = fleets
+        self._sha = fleets[0].run("SCRIPT", "LOAD", virtual_script(BUCKETS.text)).decode()
+
+    def at(self, seconds: float) -> None:
+        """Set the virtual clock to so many seconds after its beginning."""
+        for fleet in self.fleets:
+            fleet.at(seconds)
+
+    def put(self, asks: Sequence[Ask], calls: Sequence[tuple[int, tuple[int, ...], float]]) -> list[Any]:
+        """Have the script answer questions, and serve calls: how many, the permits of each limiter, and their
+        age.
+        """
+        words = [word for ask in asks for word in ask.heading()]
+        words.append(runs((count, age, wants) for count, wants, age in calls))
+        keys = [fleet.key for fleet in self.fleets]
+        first = self.fleets[0]
+        said = first.run("EVALSHA", self._sha, len(keys), *keys, *words, str(first.now))
+        return [read(answer) for answer in said]
+
+    def ask(
+        self, process: str = "a", calls: Sequence[tuple[int, tuple[int, ...], float]] = (), **kwargs: Any
+    ) -> list[Answer]:
+        """Put questions that are not too late."""
+        answers = self.put([fleet.question(process, **kwargs) for fleet in self.fleets], calls)
+        assert all(isinstance(answer, Answer) for answer in answers)
+        return answers
+
+
 def dues(answer: Answer, asked: Sequence[Calls]) -> list[tuple[float, int]]:
     """When each call that was served may go, by the virtual clock in seconds, and its cost."""
     now = (answer.now - BEGIN) / MICROSECONDS
     granted, used = answer.at_once + answer.later, 0
     moments: list[tuple[float, int]] = []
-    for calls in asked:
-        for _ in range(min(calls.count, (granted - used) // calls.cost)):
+    for number, calls in enumerate(asked):
+        served = answer.served[number] if answer.served else min(calls.count, (granted - used) // calls.cost)
+        for _ in range(served):
             used += calls.cost
             ahead = answer.start + used - answer.at_once if used > answer.at_once else 0.0
             moments.append((now + max(0.0, ahead / answer.rate, answer.closed), calls.cost))

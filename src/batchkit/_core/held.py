@@ -53,6 +53,11 @@ class Held:
         """Those for which something is kept."""
         return [place for place in self._places if place.kept_for < inf]
 
+    @property
+    def passed(self) -> list[Place]:
+        """Those for which nothing is kept."""
+        return [place for place in self._places if place.kept_for == inf]
+
     def above(self, cost: int) -> list[Place]:
         """Those that cost more."""
         return [place for place in self._places if place.cost > cost]

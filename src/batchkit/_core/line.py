@@ -240,6 +240,11 @@ class Line:
         waiting.sort()
         return granted + [place for _, place in waiting if not place.party.is_aside]
 
+    @property
+    def passed(self) -> list[Place]:
+        """Those that are held with nothing kept for them."""
+        return self._held.passed
+
     def refuse(self) -> list[Place]:
         """End all places; those returned are to be woken."""
         granted = [place for place in self._granted if place.state is State.GRANTED]

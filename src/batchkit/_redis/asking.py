@@ -13,19 +13,19 @@ from __future__ import annotations
 import secrets
 from abc import abstractmethod
 from asyncio import AbstractEventLoop
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from math import inf
-from typing import Any, ClassVar, Final, Generic, NamedTuple, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, ClassVar, Final, Generic, NamedTuple, Protocol, Self, TypeAlias, TypeVar, cast
 
 from attrs import define, frozen
 
 from batchkit._core.place import Place, State
 from batchkit._core.store import Store
 from batchkit._events import Event, Hook, Reconnected, Unavailable, emit
-from batchkit._gate import GO
+from batchkit._gate import GO, Gate
 from batchkit._parking import Parker, SyncParker, wait_at_sync
 from batchkit._redis.crowd import Call, CrowdGate
-from batchkit._redis.link import Command
+from batchkit._redis.link import Command, Word
 from batchkit._redis.names import name as name_of
 from batchkit._redis.scripts import Script
 from batchkit._redis.skew import Skew
@@ -111,7 +111,7 @@ class Asked(Protocol):
     def calls(self) -> Iterable[Calls]: ...
     @property
     def orders(self) -> Orders: ...
-    def words(self) -> tuple[str, bytes]:
+    def words(self) -> tuple[Word, ...]:
         """The arguments of the script."""
         ...
 
@@ -181,6 +181,7 @@ class Question(Generic[Q]):
         command: what is sent.
         sent: the moment of the own clock before it was sent.
         tries: places that do not wait for more than its answer.
+        errand: what it is asked with.
     """
 
     ask: Q
@@ -188,6 +189,7 @@ class Question(Generic[Q]):
     command: Command
     sent: float
     tries: list[Place]
+    errand: Any = None
 
 
 class AskingGate(CrowdGate[S], Generic[S, T, Q, A]):
@@ -204,10 +206,12 @@ class AskingGate(CrowdGate[S], Generic[S, T, Q, A]):
         crowded: whether the last question was about several calls of an event loop.
         short: whether those who asked last had to wait for permits to come in.
         lost: why Redis cannot be asked, or None.
+        joins: whether there are calls that need another gate, too, which can be asked in the same command.
     """
 
     kind: ClassVar[str] = ""
     script: Script
+    joint_script: Script | None = None  # what answers questions of several gates at once
 
     def __init__(
         self,
@@ -226,6 +230,9 @@ class AskingGate(CrowdGate[S], Generic[S, T, Q, A]):
         self._courier = courier
         self.members = 1
         self.asked = 0
+        self.joins = False
+        if self.joint_script is not None and terms.tag is not None:
+            self.seat = courier, self.joint_script, terms.tag
         super().__init__(store, name=name, hooks=hooks, patience=patience, clock=clock)
         courier.enter(self)
 
@@ -308,7 +315,7 @@ class AskingGate(CrowdGate[S], Generic[S, T, Q, A]):
     def attempt(self, cost: int) -> Decision:
         """Go now, or not at all, after at most one question."""
         decision = super().attempt(cost)
-        if decision.allowed or not self.alone(self._worth_asking):
+        if decision.allowed or not self.alone(self.worth_asking):
             return decision
         parker = self.clock.parker_sync()
         place = self.place(cost, 0, 0.0, parker)
@@ -362,9 +369,9 @@ class AskingGate(CrowdGate[S], Generic[S, T, Q, A]):
         return super().ending(place)
 
     def _go(self, now: float, place: Place) -> float | None:
-        self._check_open()
+        self.check_open()
         self._coming = True
-        in_vain = place in self._tries and place.state is State.NEW and not self._worth_asking(now)
+        in_vain = place in self._tries and place.state is State.NEW and not self.worth_asking(now)
         until = super()._go(now, place)
         if in_vain:
             self._tries.pop(place, None)
@@ -372,10 +379,11 @@ class AskingGate(CrowdGate[S], Generic[S, T, Q, A]):
         return until
 
     def _attempt(self, now: float, place: Place) -> Decision:
-        self._check_open()
+        self.check_open()
         return super()._attempt(now, place)
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise an error if it is closed, or Redis away and that is to be told."""
         if self.closed:
             raise LimiterClosed(f"{self.name} was closed")
         if self.lost is not None and self.terms.on_unavailable == "raise":
@@ -386,7 +394,7 @@ class AskingGate(CrowdGate[S], Generic[S, T, Q, A]):
         error.__cause__ = cause
         return error
 
-    def _worth_asking(self, now: float) -> bool:
+    def worth_asking(self, now: float) -> bool:
         """Whether a newcomer could be let go by an answer."""
         quiet = not (self.line.waiting or self.line.reserved) and now >= self.store.closed_until
         return quiet and self.lost is None and now >= self.store.look
@@ -491,6 +499,59 @@ class AskingGate(CrowdGate[S], Generic[S, T, Q, A]):
         self._question = Question(ask, wants, self._command(ask), now, tries)
         return self._question
 
+    # for calls of several gates: see errand.py
+
+    @property
+    def under_way(self) -> Question[Q] | None:
+        """What was asked, and not answered yet."""
+        return self._question
+
+    def meet(self, gates: Iterable[Gate[Any]]) -> None:
+        """Calls of this gate and of those can be asked for together."""
+        self.joins = self.joins or any(self.sits_with(gate) for gate in gates)
+
+    def joined(self, now: float) -> list[Any]:
+        """The gates that its calls need, too, and that can be asked in the same command."""
+        places = [*self.line.upcoming(_MOST_PLACES), *self.line.passed]
+        gates = (gate for place in places if place.joint for gate in place.owner.call.gates)
+        return [gate for gate in dict.fromkeys(gates) if self.sits_with(gate)]
+
+    def prepare(self, now: float) -> None:
+        """It is about to ask."""
+        self.planned = inf
+        self._disperse(now)
+        self._prepare(now, self.line.demand)
+
+    def has_something(self, now: float, calls: list[Calls]) -> bool:
+        """Whether there is something to ask for or to say; to be asked once before each question."""
+        store = self.store
+        if not calls and self.line.demand > store.total:  # by those only who are not there to be called
+            store.look = now + store.grace
+        asks = bool(calls) and (now >= store.look or bool(self._trying()) or self._overtakes())
+        news = self._has_news(now, calls) or (self._told > -inf and not calls)
+        return asks or news or self.lost is not None
+
+    def _trying(self) -> list[Place]:
+        return [place for place in self._tries if place.state is State.WAITING]
+
+    def put(self, now: float, calls: list[Calls], first: float) -> Question[Q]:
+        """Ask for some of those who wait, in order. `first`: the order of the first that stands in this line,
+        as it is, since the age of a run may be off by one bit; infinite if none does.
+        """
+        line = self.line
+        tries = self._trying()
+        self._tries.clear()
+        upcoming = line.upcoming(_MOST_PLACES)
+        stands = any(place not in tries for place in (*upcoming, *line.passed))
+        in_a_loop = bool(upcoming) and isinstance(upcoming[0].key, AbstractEventLoop)
+        self.crowded = in_a_loop and sum(run.count for run in calls) > 1
+        self._told = first if first < inf and stands else -inf
+        self.asked += 1
+        ask = self._phrase(now, self._header(now), calls, stands=stands)
+        wants = sum([run.count * run.cost for run in calls])
+        self._question = Question(ask, wants, self._command(ask), now, tries)
+        return self._question
+
     def _command(self, ask: Q) -> Command:
         return self.script, self.keys, ask.words()
 
@@ -508,7 +569,7 @@ class AskingGate(CrowdGate[S], Generic[S, T, Q, A]):
         try:
             events = self.alone(self.answered, answer, loop)
         finally:
-            self._tell_served()
+            self.tell_served()
         for event in events:
             emit(self.hooks, event)
 
@@ -628,6 +689,44 @@ class AskingGate(CrowdGate[S], Generic[S, T, Q, A]):
         if count:
             runs.append(Calls(count, cost, age))
         return runs, first
+
+    def wishes(self) -> Iterator[tuple[Place, int]]:
+        """Those that wait for more than what is held, in order, and for how many more permits."""
+        covered = self.store.total
+        for place in self.line.upcoming(_MOST_PLACES):
+            if place.cost <= covered:
+                covered -= place.cost
+            else:
+                yield place, place.cost - covered
+                covered = 0
+
+
+W = TypeVar("W")
+
+
+def cut_up(
+    now: float, wishes: Iterable[tuple[float, W]], most: int = _MOST_RUNS
+) -> Iterator[tuple[int, W, float]]:
+    """Calls, by their order in line and by what they want, in runs that want the same: how many, what, and
+    the age of the first. A run is cut where it doubles, so that the age of whoever is first in what is left
+    of it is known about.
+    """
+    wanted: W | None = None
+    age, count, so_far, runs = 0.0, 0, 0, 0
+    for order, wants in wishes:
+        if wants == wanted and count < max(1, so_far - count):
+            count += 1
+            so_far += 1
+            continue
+        if count:
+            yield count, cast(W, wanted), age
+            runs += 1
+            if runs == most:
+                return
+        so_far = so_far + 1 if wants == wanted else 1
+        wanted, age, count = wants, now - order, 1
+    if count:
+        yield count, cast(W, wanted), age
 
 
 def _told(cause: Exception) -> str:

@@ -13,6 +13,12 @@
 --   the name of a process: the number of the last question of its that changed anything, and the answer, so that
 --   a question that comes twice is answered once.
 -- All numbers but those in `here` are packed as doubles.
+--
+-- ARGV: the name of the process, what it says, and the calls that wait.
+--
+-- What stands between the lines `-- @` is part of buckets.lua, too.
+
+-- @ constants
 
 local LATE = 100000      -- a process that is so late for its look is passed over
 local LONGEST = 280000   -- it looks again at least so often while it waits
@@ -27,34 +33,39 @@ local LOWS = 4           -- so many of what was owed lately are kept
 local BACK = 500000      -- so long after its grant a permit may be handed back
 local LEAD = 0.3         -- of the horizon: so long before its permits are due a process looks again
 
-local me, asked = ARGV[1], ARGV[2]
-local serial, deadline, presence, conf_rate, conf_burst, cold, horizon, back, back_since, went, charge, pause,
-  remaining, new_rate, new_burst, extra, stands, opinion, first = struct.unpack('>dddddddddddddddddd', asked)
--- From there on: so many numbers of a controller, if there is one; then how many calls, the cost of each, and
--- microseconds since the first of them came, again and again.
-
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
+-- @
+local key, me, asked, calls_of = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
+
+-- @ read
+local serial, deadline, presence, conf_rate, conf_burst, cold, horizon, back, back_since, went, charge, pause,
+  remaining, new_rate, new_burst, extra, stands, opinion, first = struct.unpack('>dddddddddddddddddd', asked)
+-- From there on: so many numbers of a controller, if there is one.
 local got
 if presence + opinion > 0 then
-  got = redis.call('HMGET', KEYS[1], 'state', me, 'line', 'here', 'controller')
+  got = redis.call('HMGET', key, 'state', me, 'line', 'here', 'controller')
 else
-  got = redis.call('HMGET', KEYS[1], 'state', me, 'line')
+  got = redis.call('HMGET', key, 'state', me, 'line')
 end
 
+-- A question that was sent twice is answered once; one that comes too late was given up by who sent it.
+local said
+if got[2] then
+  local last = struct.unpack('>d', got[2])
+  if last == serial then said = struct.pack('>d', 2) .. string.sub(got[2], 9) end
+  if last > serial then deadline = 1 end
+end
+if not said and deadline > 0 and now > deadline then said = struct.pack('>dd', 1, now) end
+-- @
+if said then return said end
+
+-- @ begin
 local changes = {}
 local function set(field, value)
   changes[#changes + 1] = field
   changes[#changes + 1] = value
 end
-
--- A question that was sent twice is answered once; one that comes too late was given up by who sent it.
-if got[2] then
-  local last = struct.unpack('>d', got[2])
-  if last == serial then return struct.pack('>d', 2) .. string.sub(got[2], 9) end
-  if last > serial then deadline = 1 end
-end
-if deadline > 0 and now > deadline then return struct.pack('>dd', 1, now) end
 
 local rate = conf_rate          -- permits a second
 local burst = conf_burst
@@ -169,9 +180,8 @@ if opinion > 0 then
     memory = string.sub(got[5], 9)
   end
   local based_on, its_rate, its_pause, rest = struct.unpack('>ddd', asked, first)
-  first = first + 8 * opinion
-  if rest < first and based_on == edition then
-    heard, edition, memory = 1, edition + 1, string.sub(asked, rest, first - 1)
+  if rest <= #asked and based_on == edition then
+    heard, edition, memory = 1, edition + 1, string.sub(asked, rest)
     set('controller', struct.pack('>d', edition) .. memory)
     if its_rate ~= rate then rate, version = its_rate, version + 1 end
     closed = math.max(closed, its_pause)
@@ -191,10 +201,9 @@ while next_at <= #line do
   end
 end
 
--- Serve this process, in the order of arrival: what is there after all who come before it have had theirs; and
--- ahead of time, if nobody comes before it.
-local function before(other, order)
-  return other[1] < order or (other[1] == order and other[5] < me)
+-- Who comes before whom.
+local function before(other, came)
+  return other[1] < came or (other[1] == came and other[5] < me)
 end
 local reach = rate * horizon / 1000000
 if rate >= SOON then reach = reach + 2 end           -- or a question would bring hardly more than one permit
@@ -204,11 +213,18 @@ local start = owed - burst                           -- the k-th is due when sta
 local there = math.max(0, -start) + spare
 local wanted, granted, goes, blocked = 0, 0, 0, false  -- of those granted, some may go at once
 local order, cost, last = 0, 0, 0                    -- of the first call that is not served, and of the last
-local in_front, passed = 0, 0
-while first < #asked do
-  local calls, each, age
-  calls, each, age, first = struct.unpack('>ddd', asked, first)
-  local served = 0
+local lead = horizon * LEAD
+local served, aside = '', nil                        -- only where several limiters are asked: see there
+-- @
+
+-- Serve this process, in the order of arrival: what is there after all who come before it have had theirs; and
+-- ahead of time, if nobody comes before it. In runs of like calls: how many, microseconds since the first of them
+-- came, and the cost of each.
+local in_front, passed, next_run = 0, 0, 1
+while next_run <= #calls_of do
+  local calls, age, each
+  calls, age, each, next_run = struct.unpack('>ddd', calls_of, next_run)
+  local count = 0
   if not blocked then
     if granted == 0 or granted >= in_one_go then     -- or whoever is first goes on, whoever else came before
       while passed < #others and before(others[passed + 1], now - age) do
@@ -221,20 +237,21 @@ while first < #asked do
       room = math.min(there + math.max(share, each), there - math.max(0, start) + reach)
     end
     if closed > 0 then room = 0 end
-    served = math.max(0, math.min(calls, math.floor((room - granted) / each + 0.000001)))
+    count = math.max(0, math.min(calls, math.floor((room - granted) / each + 0.000001)))
     if granted == goes then                          -- whole calls only
-      goes = goes + math.min(served, math.max(0, math.floor((there - goes) / each + 0.000001))) * each
+      goes = goes + math.min(count, math.max(0, math.floor((there - goes) / each + 0.000001))) * each
     end
-    granted = granted + served * each
-    if goes < granted and served > 0 then lump = math.max(lump, each) end
-    if served < calls then
+    granted = granted + count * each
+    if goes < granted and count > 0 then lump = math.max(lump, each) end
+    if count < calls then
       blocked, order, cost = true, now - age, each
     end
   end
-  wanted = wanted + (calls - served) * each
+  wanted = wanted + (calls - count) * each
   last = now - age
 end
 
+-- @ finish
 local at_once = math.min(granted, spare)
 spare = spare - at_once                              -- these may go although more is owed; `start` counts without them
 owed = owed + granted - at_once
@@ -243,7 +260,7 @@ if granted > at_once then ahead = math.max(ahead, (start + granted - at_once) * 
 
 -- A lease: more than who waits wants, if so much is there that nobody will miss it.
 local leased = 0
-if extra > 0 and wanted == 0 and #others == 0 and closed == 0 and spare == 0 and lasts > 0 then
+if extra > 0 and wanted == 0 and not aside and #others == 0 and closed == 0 and spare == 0 and lasts > 0 then
   leased = math.max(0, math.min(extra, math.floor(burst - owed - reach)))
   owed, gone = owed + leased, gone + leased
 end
@@ -255,25 +272,38 @@ local level = owed - spare
 
 -- When to look again.
 local function due(permits) return math.max(closed, (level - burst + permits) * 1000000 / rate) end
+local function stand(came, look, wants, last)
+  local place = 1
+  while place <= #others and before(others[place], came) do place = place + 1 end
+  table.insert(entries, place, struct.pack('>dddds', came, now + look, wants, last, me))
+end
 local look
 if wanted > 0 and stands == 1 then
   local before_me, latest = 0, 0
   for i = 1, #others do
     if before(others[i], order) then
-      local theirs = others[i]                         -- about so many of its calls came before: it tells of two
-      local part = theirs[4] > order and (order - theirs[1]) / (theirs[4] - theirs[1]) or 1
-      before_me = before_me + math.max(1, theirs[3] * part * 0.9)
-      local late = now - others[i][2]                -- it is about to come: the later it is, the less so
-      latest = math.max(latest, late < 0 and -late + LEAST or math.min(late + 2 * LEAST, LATE - late + LEAST))
+      local theirs = others[i]
+      if theirs[4] == math.huge then                 -- it is only kept for
+        before_me = before_me + theirs[3]
+      else                                           -- about so many of its calls came before: it tells of two
+        local part = theirs[4] > order and (order - theirs[1]) / (theirs[4] - theirs[1]) or 1
+        before_me = before_me + math.max(1, theirs[3] * part * 0.9)
+        local late = now - theirs[2]                 -- it is about to come: the later it is, the less so
+        latest = math.max(latest, late < 0 and -late + LEAST or math.min(late + 2 * LEAST, LATE - late + LEAST))
+      end
     end
   end
-  look = math.max(LEAST, due(before_me + cost) - horizon * LEAD, latest)
+  if aside and burst - level - aside.kept(0) < cost then latest = math.max(latest, aside.look) end
+  look = math.max(LEAST, due(before_me + cost) - lead, latest)
   if closed == 0 then look = math.min(look, LONGEST) else look = math.min(math.max(look, closed), FAR / 2) end
   look = math.ceil(look)
-  local place = 1
-  while place <= #others and before(others[place], order) do place = place + 1 end
-  table.insert(entries, place, struct.pack('>dddds', order, now + look, wanted, last, me))
+  stand(order, look, wanted + (aside and math.max(0, aside.kept(look)) or 0), last)
 else
+  if aside and stands == 1 then
+    local till = math.ceil(math.max(LEAST, math.min(aside.look, LONGEST)))
+    local kept = aside.kept(till)
+    if kept > -reach then stand(aside.came, till, math.max(kept, 0.000001), math.huge) end
+  end
   local others_want = 0
   for i = 1, #others do others_want = others_want + others[i][3] end
   local theirs = rate * horizon < 1000000 and 0 or math.min(others_want / rate * 500000, 2 * horizon)
@@ -297,14 +327,14 @@ if presence > 0 then
   for name, moment, after in string.gmatch(here, ' ([^=]+)=(%d+)()') do
     local since = now - moment
     if math.abs(since) < LATELY then break end
-    if since > 0 then redis.call('HDEL', KEYS[1], name) end
+    if since > 0 then redis.call('HDEL', key, name) end
     members, kept_from = members - 1, after
   end
   set('here', string.format('%s %s=%.0f', string.sub(here, kept_from), me, now))
 end
 
-local answer = struct.pack('>dddddddddddddddd', now, version, rate, burst, at_once, granted - at_once, start, leased,
-  closed, look, level, gone, presence > 0 and members or 0, lasts, heard, edition)
+local answer = struct.pack('>ddddddddddddddddd', now, version, rate, burst, at_once, granted - at_once, start, leased,
+  closed, look, level, gone, presence > 0 and members or 0, lasts, heard, edition, #served / 8) .. served
 local needed = now + owed * 1000000 / rate + closed + LATELY
 if rate ~= rate_of or burst ~= burst_of or edition > 0 then needed = needed + REMEMBERED end
 local prolong = needed > expires or expires - needed > 2 * REMEMBERED
@@ -314,7 +344,9 @@ local state = struct.pack('>ddddddddddddddddd', rate, burst, version, now, owed,
 for i = 1, #lows do state = state .. struct.pack('>dd', lows[i][1], lows[i][2]) end
 set('state', state)
 if granted + leased + back + heard > 0 or charge ~= 0 then set(me, struct.pack('>d', serial) .. answer) end
-redis.call('HSET', KEYS[1], unpack(changes))
+redis.call('HSET', key, unpack(changes))
 local left = string.format('%.0f', math.min(math.ceil((expires - now) / 1000), FOREVER))
-if prolong then redis.call('PEXPIRE', KEYS[1], left) end
-return struct.pack('>d', 0) .. answer .. memory
+if prolong then redis.call('PEXPIRE', key, left) end
+said = struct.pack('>d', 0) .. answer .. memory
+-- @
+return said

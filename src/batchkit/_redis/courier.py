@@ -16,21 +16,21 @@ from functools import partial
 from heapq import heappop, heappush
 from itertools import count
 from math import inf
-from typing import Any, Final, TypeAlias
+from typing import Final
 from weakref import WeakSet, WeakValueDictionary, ref
 
 from batchkit._events import emit
 from batchkit._forks import FORKS
 from batchkit._parking import SyncParker
-from batchkit._redis.asking import AnyGate, Question
-from batchkit._redis.link import ERRORS, Link, Reply, link_to
+from batchkit._redis.asking import AnyGate
+from batchkit._redis.errand import Errand, errands_of
+from batchkit._redis.link import APART, ERRORS, Link, link_to
 from batchkit._redis.watch import Watches
 from batchkit.abc import Clock
 
 # By where Redis is: limiters that go there share a thread and a connection, so that what is asked for several
 # of them at the same time is asked in one round trip.
 _COURIERS: Final[WeakValueDictionary[tuple[Hashable, int, float], Courier]] = WeakValueDictionary()
-Asked: TypeAlias = tuple[AnyGate, Question[Any]]
 
 _log = logging.getLogger("batchkit")
 
@@ -77,7 +77,7 @@ class Courier:
         self._process = FORKS.count
         self._lock = threading.Lock()
         self._turn = threading.Lock()  # held by whoever asks, until the answer is there
-        self._sent: list[list[Asked]] = []  # what is under way, for whoever reads the answer; at most one
+        self._sent: list[list[Errand]] = []  # what is under way, for whoever reads the answer; at most one
         self._overdue = inf  # when the thread is to read it, if nobody has by then
         self._active = -inf  # when somebody asked last
         self._until = -inf  # when the thread wakes up
@@ -124,7 +124,7 @@ class Courier:
             if self._thread is None or self._down is not None or not self._link.ready:
                 self.call(gate, now)
             elif asked := self._questions([gate]):
-                self._link.send([question.command for _, question in asked], self._timeout)
+                self._link.send([errand.command for errand in asked], self._timeout)
                 self._active = now
                 if here:
                     self._read(asked, self._timeout)
@@ -132,19 +132,22 @@ class Courier:
                     handed_on = True
                     self._hand_on(asked, now, loop)
         except ERRORS:
-            self._ask_again(gate, now)
+            self._ask_again(gate)
         except BaseException:  # Ctrl-C, say
             if not handed_on:
-                self._ask_again(gate, now)
+                self._ask_again(gate)
             raise
         finally:
             if not handed_on:
                 self._pass_on()
 
-    def _ask_again(self, gate: AnyGate, now: float) -> None:
+    def _ask_again(self, gate: AnyGate) -> None:
         """A question was cut short: the thread asks for the answer, under the same number."""
         self._link.close()
-        gate.planned = now
+        self._ask_soon(gate)
+
+    def _ask_soon(self, gate: AnyGate) -> None:
+        gate.planned = now = self._clock.now()
         self.call(gate, now)
 
     def hurry_in(self, loop: AbstractEventLoop, gate: AnyGate, *, soon: bool) -> None:
@@ -158,7 +161,7 @@ class Courier:
         else:
             self.hurry(gate, here=False, loop=loop)
 
-    def _hand_on(self, asked: list[Asked], now: float, loop: AbstractEventLoop | None) -> None:
+    def _hand_on(self, asked: list[Errand], now: float, loop: AbstractEventLoop | None) -> None:
         """Leave the answer to the event loop, or, if that is not there in time, to the thread."""
         wire = self._link.wire if loop is not None else None
         told = loop is not None and wire is not None and self._watches.add(loop, *wire)
@@ -178,7 +181,7 @@ class Courier:
         except IndexError:  # the thread was faster
             return
         self._finish(asked, loop)
-        for gate, _ in asked:
+        for gate in _gates(asked):
             if gate.take_hurry():
                 self.hurry_in(loop, gate, soon=True)
 
@@ -312,14 +315,14 @@ class Courier:
         if self._blocked:
             self._wake()
 
-    def _finish(self, asked: list[Asked], loop: AbstractEventLoop | None = None) -> None:
+    def _finish(self, asked: list[Errand], loop: AbstractEventLoop | None = None) -> None:
         """Read the answers to what somebody sent, and give the turn back. `loop`: the event loop that does
         so.
         """
         try:
             self._read(asked, self._timeout, loop)
         except Exception as error:
-            self._fail([gate for gate, _ in asked], error)
+            self._fail(_gates(asked), error)
         finally:
             self._pass_on()
 
@@ -328,27 +331,25 @@ class Courier:
         _log.error("the courier failed", exc_info=error)
         self._give_up(gates, error)
 
-    def _questions(self, gates: list[AnyGate]) -> list[Asked]:
-        asked = ((gate, gate.alone(gate.ask)) for gate in gates)
-        return [(gate, question) for gate, question in asked if question is not None]
+    def _questions(self, gates: list[AnyGate]) -> list[Errand]:
+        return list(dict.fromkeys(errand for gate in gates for errand in errands_of(gate)))
 
-    def _read(self, asked: list[Asked], timeout: float, loop: AbstractEventLoop | None = None) -> None:
+    def _read(self, asked: list[Errand], timeout: float, loop: AbstractEventLoop | None = None) -> None:
         try:
-            replies = self._link.exchange([question.command for _, question in asked], timeout)
+            replies = self._link.exchange([errand.command for errand in asked], timeout)
         except ERRORS as error:
-            self._give_up([gate for gate, _ in asked], error)
+            self._give_up(_gates(asked), error)
             return
         self._down, self._failures = None, 0
-        for (gate, question), reply in zip(asked, replies, strict=True):
-            self._take_in(gate, question, reply, loop)
-
-    def _take_in(
-        self, gate: AnyGate, question: Question[Any], reply: Reply, loop: AbstractEventLoop | None
-    ) -> None:
-        if isinstance(reply, Exception):
-            self._lose(gate, reply)
-            return
-        gate.hear(question.ask.read(reply), loop)
+        for errand, reply in zip(asked, replies, strict=True):
+            if isinstance(reply, APART) and errand.part():
+                for gate in errand.gates:
+                    self._ask_soon(gate)
+            elif isinstance(reply, Exception):
+                for gate in errand.gates:
+                    self._lose(gate, reply)
+            else:
+                errand.answered(reply, loop)
 
     def _give_up(self, gates: list[AnyGate], error: Exception) -> None:
         """Redis is not there: all who wait for it are told."""
@@ -366,6 +367,10 @@ class Courier:
             self.call(gate, again)
         if event is not None:
             emit(gate.hooks, event)
+
+
+def _gates(asked: list[Errand]) -> list[AnyGate]:
+    return [gate for errand in asked for gate in errand.gates]
 
 
 def _bare(error: Exception) -> Exception:

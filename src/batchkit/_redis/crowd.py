@@ -232,7 +232,7 @@ class CrowdGate(Gate[S], ABC, Generic[S]):
         self.waited += sum([now - call.since for call in served])
         self._served += [call.owner for call in served]
 
-    def _tell_served(self) -> None:
+    def tell_served(self) -> None:
         """Wake those who were let go."""
         if served := self._served:
             self._served = []
@@ -256,4 +256,4 @@ class CrowdGate(Gate[S], ABC, Generic[S]):
         self._served += [call.owner for call in self.crowd.asked]
         super()._recover()
         self.alone(self._disperse)
-        self._tell_served()
+        self.tell_served()

@@ -16,7 +16,7 @@ from batchkit._redis.asking import AskingGate, Header, Question, Terms
 from batchkit._redis.crowd import Call
 from batchkit._redis.learning import Learning
 from batchkit._redis.ration import Lease, Ration
-from batchkit._redis.scripts import BUCKET
+from batchkit._redis.scripts import BUCKET, BUCKETS
 from batchkit._redis.wire import Answer, Ask, Calls, Orders
 
 _TIDY: Final = 0.01  # seconds; what lapsed is handed back about so late
@@ -51,6 +51,7 @@ class BucketGate(AskingGate[Ration, BucketTerms, Ask, Answer]):
     """
 
     script = BUCKET
+    joint_script = BUCKETS
     learning: Learning | None = None
     _version: int | None = None
 

@@ -24,6 +24,7 @@ from redis.exceptions import (
     RedisClusterException,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 from redis.retry import Retry
 
@@ -33,9 +34,10 @@ from batchkit._redis.scripts import Script
 Keys: TypeAlias = tuple[str, ...]
 Word: TypeAlias = str | bytes
 Command: TypeAlias = tuple[Script, Keys, tuple[Word, ...]]
-Reply: TypeAlias = bytes | Exception
+Reply: TypeAlias = bytes | list[bytes] | Exception
 
 ERRORS: Final = (RedisError, RedisClusterException, OSError)  # the second one is none of the first
+APART: Final = TryAgainError  # the keys of one command are on their way to another node, and some are there
 _HEADS: Final = 1024
 _MOST_SEEN: Final = 1 << 16  # bytes
 _AROUND: Final = 3  # times that a cluster may send us on

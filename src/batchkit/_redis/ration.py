@@ -370,8 +370,10 @@ class Ration:
         late = self.late + slack
         good = max(self.late, _LASTS * answer.lasts) + slack
         used = 0
-        for calls in asked:
+        for number, calls in enumerate(asked):
             served = min(calls.count, (granted - used) // calls.cost)
+            if answer.served:  # others may have been served before the first of them
+                served = answer.served[number]
             here = max(0, min(served, floor((at_once - used) / calls.cost)))
             self._add(here, calls.cost, opens, 0.0, good, answer.now)
             used += here * calls.cost
@@ -388,6 +390,7 @@ class Ration:
 
     def _return(self, permits: int, since: float) -> None:
         self.total -= permits
+        self._level = max(0.0, self._level - permits)  # or it would seem certain that they do not come in
         self.orders.add(Orders(back=permits, back_since=since))
 
     def _tidy(self) -> None:

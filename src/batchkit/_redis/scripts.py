@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from importlib.resources import files
 from typing import Final, Self
 
 from attrs import frozen
+
+_PLACE: Final = re.compile(r"^ *-- @ (\w+)\n", re.MULTILINE)
 
 
 @frozen(eq=False)
@@ -22,11 +25,19 @@ class Script:
     sha: str
 
     @classmethod
-    def of(cls, name: str) -> Self:
-        """A script that is part of this package."""
+    def of(cls, name: str, parts: Script | None = None) -> Self:
+        """A script that is part of this package, with parts of another one where it names them."""
         text = files("batchkit._redis").joinpath(name).read_text(encoding="utf-8")
+        if parts is not None:
+            text = _PLACE.sub(lambda found: parts.part(found[1]), text)
         return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+    def part(self, name: str) -> str:
+        """What stands in the text from `-- @ name` to `-- @`."""
+        _, _, rest = self.text.partition(f"-- @ {name}\n")
+        return rest[: rest.index("-- @\n")]
 
 
 BUCKET: Final = Script.of("bucket.lua")
+BUCKETS: Final = Script.of("buckets.lua", BUCKET)
 SLOTS: Final = Script.of("slots.lua")

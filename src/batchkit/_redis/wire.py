@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from struct import pack, unpack
 from typing import Final
 
@@ -10,6 +10,7 @@ from attrs import define, evolve, frozen
 
 MICROSECONDS: Final = 1e6
 _SERVED, _LATE, _AGAIN = range(3)
+_ASIDE: Final = 1_000_000
 
 
 @frozen
@@ -122,8 +123,12 @@ class Ask:
     calls: Sequence[Calls]
     opinion: Opinion | None = None
 
-    def words(self) -> tuple[str, bytes]:
-        """The arguments of the script."""
+    def words(self) -> tuple[str, bytes, bytes]:
+        """The arguments of the script, if it is asked about this limiter only."""
+        return *self.heading(), runs((calls.count, calls.age, (calls.cost,)) for calls in self.calls)
+
+    def heading(self) -> tuple[str, bytes]:
+        """Those that are about this limiter."""
         orders = self.orders
         rate, burst = orders.size or (0.0, 0)
         numbers: list[float] = [
@@ -147,8 +152,6 @@ class Ask:
         ]
         opinion = [] if self.opinion is None else self.opinion.numbers()
         numbers += len(opinion), *opinion
-        for calls in self.calls:
-            numbers += calls.count, calls.cost, round(calls.age * MICROSECONDS)
         return self.process, pack(f">{len(numbers)}d", *numbers)
 
     def by(self, deadline: float) -> Ask:
@@ -158,6 +161,16 @@ class Ask:
     def read(self, answer: bytes) -> Answer | TooLate:
         """What the script answered."""
         return read(answer)
+
+
+def runs(calls: Iterable[tuple[int, float, Sequence[int]]]) -> bytes:
+    """Those who wait, in order, in numbers: how many calls, seconds since the first of them came, and the
+    permits that each of them needs of each limiter that is asked about.
+    """
+    numbers: list[float] = []
+    for count, age, costs in calls:
+        numbers += count, round(age * MICROSECONDS), *costs
+    return pack(f">{len(numbers)}d", *numbers)
 
 
 @frozen
@@ -182,6 +195,10 @@ class Answer:
         heard: whether the opinion was taken over.
         edition: the number of what the controller of the fleet knows.
         memory: that.
+        served: how many of each run of calls were served, if several limiters were asked about at once;
+            else the permits are for the first ones.
+        aside: whether those that were not served do not stand in line here, for each run: another limiter
+            holds them up.
     """
 
     again: bool
@@ -202,6 +219,8 @@ class Answer:
     heard: bool = False
     edition: int = 0
     memory: tuple[float, ...] = ()
+    served: tuple[int, ...] = ()
+    aside: tuple[bool, ...] = ()
 
     @property
     def granted(self) -> int:
@@ -237,8 +256,10 @@ def read(answer: bytes) -> Answer | TooLate:
         lasts,
         heard,
         edition,
-        *memory,
+        runs,
+        *more,
     ) = rest
+    served, memory = more[: int(runs)], more[int(runs) :]
     return Answer(
         kind == _AGAIN,
         now,
@@ -258,4 +279,6 @@ def read(answer: bytes) -> Answer | TooLate:
         heard > 0,
         int(edition),
         tuple(memory),
+        tuple(int(count) % _ASIDE for count in served),
+        tuple(count < 0 for count in served),
     )
