@@ -61,11 +61,7 @@ if not said and deadline > 0 and now > deadline then said = struct.pack('>dd', 1
 if said then return said end
 
 -- @ begin
-local changes = {}
-local function set(field, value)
-  changes[#changes + 1] = field
-  changes[#changes + 1] = value
-end
+local changes = {}              -- fields and what they are to hold, besides the state and the last answer
 
 local rate = conf_rate          -- permits a second
 local burst = conf_burst
@@ -182,7 +178,7 @@ if opinion > 0 then
   local based_on, its_rate, its_pause, rest = struct.unpack('>ddd', asked, first)
   if rest <= #asked and based_on == edition then
     heard, edition, memory = 1, edition + 1, string.sub(asked, rest)
-    set('controller', struct.pack('>d', edition) .. memory)
+    changes = {'controller', struct.pack('>d', edition) .. memory}
     if its_rate ~= rate then rate, version = its_rate, version + 1 end
     closed = math.max(closed, its_pause)
   end
@@ -312,7 +308,7 @@ else
 end
 
 local new_line = table.concat(entries)
-if new_line ~= line then set('line', new_line) end
+if new_line ~= line then changes[#changes + 1], changes[#changes + 2] = 'line', new_line end
 
 -- Who is here: those who have gone are forgotten, whoever was here first is looked at first.
 if presence > 0 then
@@ -330,7 +326,8 @@ if presence > 0 then
     if since > 0 then redis.call('HDEL', key, name) end
     members, kept_from = members - 1, after
   end
-  set('here', string.format('%s %s=%.0f', string.sub(here, kept_from), me, now))
+  here = string.format('%s %s=%.0f', string.sub(here, kept_from), me, now)
+  changes[#changes + 1], changes[#changes + 2] = 'here', here
 end
 
 local answer = struct.pack('>ddddddddddddddddd', now, version, rate, burst, at_once, granted - at_once, start, leased,
@@ -342,9 +339,11 @@ if prolong then expires = needed + LATELY end
 local state = struct.pack('>ddddddddddddddddd', rate, burst, version, now, owed, spare, closed, ahead, gone, slot, held,
   kept, members, expires, rate_of, burst_of, lump)
 for i = 1, #lows do state = state .. struct.pack('>dd', lows[i][1], lows[i][2]) end
-set('state', state)
-if granted + leased + back + heard > 0 or charge ~= 0 then set(me, struct.pack('>d', serial) .. answer) end
-redis.call('HSET', key, unpack(changes))
+if granted + leased + back + heard > 0 or charge ~= 0 then
+  redis.call('HSET', key, 'state', state, me, struct.pack('>d', serial) .. answer, unpack(changes))
+else
+  redis.call('HSET', key, 'state', state, unpack(changes))
+end
 local left = string.format('%.0f', math.min(math.ceil((expires - now) / 1000), FOREVER))
 if prolong then redis.call('PEXPIRE', key, left) end
 said = struct.pack('>d', 0) .. answer .. memory
