@@ -35,7 +35,7 @@ from batchkit._values import Decision
 from batchkit.abc import Clock
 from batchkit.exceptions import AcquireTimeout, LimiterClosed, LimiterUnavailable
 
-_MOST_PLACES: Final = 256  # that one question is about
+MOST_PLACES: Final = 256  # that one question is about
 _MOST_RUNS: Final = 24
 _FIRST: Final = 0.005  # seconds that the thread leaves to an event loop in which many come
 _PRESENCE: Final = 5.0  # seconds; Redis takes a process for gone after six times that
@@ -169,6 +169,8 @@ class Terms:
 
 
 T = TypeVar("T", bound=Terms)
+P = TypeVar("P", Place, Call)
+W = TypeVar("W")
 
 
 @define(eq=False)
@@ -470,34 +472,18 @@ class AskingGate(CrowdGate[S], Generic[S, T, Q, A]):
             question.ask = question.ask.by(self._deadline(now))
             question.command = self._command(question.ask)
             return question
-        store, line = self.store, self.line
+        line = self.line
         if line.demand:
             self._disperse(now)
-        crowd = self.crowd.ask(_MOST_PLACES)
-        wanted = line.demand + sum([call.cost for call in crowd])
-        self._prepare(now, wanted)
-        upcoming = [] if crowd else line.upcoming(_MOST_PLACES)
-        calls, first = self._calls(now, crowd or upcoming)
-        if not calls and wanted > store.total:  # by those only who are not there to be called
-            store.look = now + store.grace
-        tries = [place for place in self._tries if place.state is State.WAITING]
-        self._tries.clear()
-        asks = bool(calls) and (now >= store.look or bool(tries) or self._overtakes())
-        news = self._has_news(now, calls) or (self._told > -inf and not calls)
-        if not asks and crowd:
+        crowd = self.crowd.ask(MOST_PLACES)
+        self._prepare(now, line.demand + sum([call.cost for call in crowd]))
+        wishes = self.wishes(crowd) if crowd else self.wishes(line.upcoming(MOST_PLACES))
+        calls = [Calls(*run) for run in cut_up(now, [(who.since, permits) for who, permits in wishes])]
+        if crowd and not self._asks(now, calls):
             self._disperse(now)
-        if not (asks or news) and self.lost is None:
+        if not self.has_something(now, calls):
             return None
-        stands = bool(crowd) or any(place not in tries for place in upcoming)
-        domain = self.crowd.domain if crowd else upcoming[0].key if upcoming else None
-        several = len(calls) > 1 or (bool(calls) and calls[0].count > 1)
-        self.crowded = several and isinstance(domain, AbstractEventLoop)
-        self._told = first if calls and stands else -inf
-        self.asked += 1
-        ask = self._phrase(now, self._header(now), calls, stands=stands)
-        wants = sum([run.count * run.cost for run in calls])
-        self._question = Question(ask, wants, self._command(ask), now, tries)
-        return self._question
+        return self.put(now, calls, wishes[0][0].since if wishes else inf)
 
     # for calls of several gates: see errand.py
 
@@ -512,7 +498,7 @@ class AskingGate(CrowdGate[S], Generic[S, T, Q, A]):
 
     def joined(self, now: float) -> list[Any]:
         """The gates that its calls need, too, and that can be asked in the same command."""
-        places = [*self.line.upcoming(_MOST_PLACES), *self.line.passed]
+        places = [*self.line.upcoming(MOST_PLACES), *self.line.passed]
         gates = (gate for place in places if place.joint for gate in place.owner.call.gates)
         return [gate for gate in dict.fromkeys(gates) if self.sits_with(gate)]
 
@@ -527,9 +513,11 @@ class AskingGate(CrowdGate[S], Generic[S, T, Q, A]):
         store = self.store
         if not calls and self.line.demand > store.total:  # by those only who are not there to be called
             store.look = now + store.grace
-        asks = bool(calls) and (now >= store.look or bool(self._trying()) or self._overtakes())
         news = self._has_news(now, calls) or (self._told > -inf and not calls)
-        return asks or news or self.lost is not None
+        return news or self._asks(now, calls) or self.lost is not None
+
+    def _asks(self, now: float, calls: list[Calls]) -> bool:
+        return bool(calls) and (now >= self.store.look or bool(self._trying()) or self._overtakes())
 
     def _trying(self) -> list[Place]:
         return [place for place in self._tries if place.state is State.WAITING]
@@ -541,10 +529,11 @@ class AskingGate(CrowdGate[S], Generic[S, T, Q, A]):
         line = self.line
         tries = self._trying()
         self._tries.clear()
-        upcoming = line.upcoming(_MOST_PLACES)
-        stands = any(place not in tries for place in (*upcoming, *line.passed))
-        in_a_loop = bool(upcoming) and isinstance(upcoming[0].key, AbstractEventLoop)
-        self.crowded = in_a_loop and sum(run.count for run in calls) > 1
+        upcoming = line.upcoming(MOST_PLACES)
+        crowd = self.crowd
+        stands = bool(crowd.asked) or any(place not in tries for place in (*upcoming, *line.passed))
+        domain = crowd.domain if crowd.asked else upcoming[0].key if upcoming else None
+        self.crowded = isinstance(domain, AbstractEventLoop) and sum([run.count for run in calls]) > 1
         self._told = first if first < inf and stands else -inf
         self.asked += 1
         ask = self._phrase(now, self._header(now), calls, stands=stands)
@@ -662,46 +651,19 @@ class AskingGate(CrowdGate[S], Generic[S, T, Q, A]):
             self._settle_up(now, instead)
         return Reconnected(self.name, now - self._lost_at, let_go)
 
-    def _calls(self, now: float, waiting: Iterable[Place | Call]) -> tuple[list[Calls], float]:
-        """Those that wait for more than what is held, in runs of the same cost, and the order of the first. A
-        run is cut where it doubles, so that the age of whoever is first in what is left of it is known about.
-        """
-        covered, first = self.store.total, inf
-        runs: list[Calls] = []
-        cost, age, count, so_far = 0, 0.0, 0, 0
-        for place in waiting:
-            if place.cost <= covered:
-                covered -= place.cost
-                continue
-            wants, covered = place.cost - covered, 0
-            if first == inf:  # as it is: what the age of the first run says of it may be off by one bit
-                first = place.since
-            if wants == cost and count < max(1, so_far - count):
-                count += 1
-                so_far += 1
-                continue
-            if count:
-                runs.append(Calls(count, cost, age))
-                if len(runs) == _MOST_RUNS:
-                    return runs, first
-            so_far = so_far + 1 if wants == cost else 1
-            cost, age, count = wants, now - place.since, 1
-        if count:
-            runs.append(Calls(count, cost, age))
-        return runs, first
-
-    def wishes(self) -> Iterator[tuple[Place, int]]:
-        """Those that wait for more than what is held, in order, and for how many more permits."""
+    def wishes(self, waiting: Iterable[P]) -> list[tuple[P, int]]:
+        """Of those who wait, in order, who wants more than what is held, and how many more permits."""
         covered = self.store.total
-        for place in self.line.upcoming(_MOST_PLACES):
-            if place.cost <= covered:
-                covered -= place.cost
+        if not covered:
+            return [(who, who.cost) for who in waiting]
+        wishes: list[tuple[P, int]] = []
+        for who in waiting:
+            if who.cost <= covered:
+                covered -= who.cost
             else:
-                yield place, place.cost - covered
+                wishes.append((who, who.cost - covered))
                 covered = 0
-
-
-W = TypeVar("W")
+        return wishes
 
 
 def cut_up(

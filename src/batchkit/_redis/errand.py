@@ -15,7 +15,7 @@ from batchkit._core.place import Place
 from batchkit._events import Event, emit
 from batchkit._gate import Gate
 from batchkit._joint import JointCall
-from batchkit._redis.asking import AnyGate, Question, cut_up
+from batchkit._redis.asking import MOST_PLACES, AnyGate, Question, cut_up
 from batchkit._redis.link import Command, Word
 from batchkit._redis.wire import Answer, Calls, TooLate
 from batchkit._redis.wire import runs as in_numbers
@@ -145,7 +145,7 @@ def _company(gate: AnyGate) -> list[AnyGate]:
 def _ask(gates: list[AnyGate], now: float) -> list[Errand]:
     for gate in gates:
         gate.prepare(now)
-    wishes = [list(gate.wishes()) for gate in gates]
+    wishes = [gate.wishes(gate.line.upcoming(MOST_PLACES)) for gate in gates]
     waiting = _waiting(gates, wishes)
     wanted = [(order, tuple(permits)) for _, order, permits in waiting]
     runs = list(cut_up(now, wanted, _MOST_RUNS))
