@@ -105,7 +105,9 @@ def test_a_small_pool_and_two_thousand_callers(
         callers.go_on(2500)
     assert not callers.errors
     assert not stamped.switches()
-    assert excess(callers.gone, 2000, 100) < slack(2000)
+    # threads that are let go together take turns of 5 ms at the interpreter until they look at their clocks
+    turns = 0.03 * 2000 if colour == "threads" else 0.0
+    assert excess(callers.gone, 2000, 100) < slack(2000) + turns
 
 
 def test_the_pool_of_a_client_stays_its_own(redis_server: Server, make: Make) -> None:

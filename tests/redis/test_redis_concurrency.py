@@ -325,11 +325,13 @@ class TestOfTheFleet:
 
     def test_a_key_has_slots_of_its_own(self, make: Make) -> None:
         one, other = make(1), make(1)
-        assert one.for_key(("ann", 1)).try_acquire()
-        assert not other.for_key(("ann", 1)).try_acquire()
-        assert other.for_key("ann").try_acquire()
-        one.change(limit=2)
-        assert one.for_key(("ann", 1)).try_acquire()
+        ann = one.for_key(("ann", 1))
+        with ann:
+            assert not other.for_key(("ann", 1)).try_acquire()
+            with other.for_key("ann"):
+                one.change(limit=2)
+                assert ann.try_acquire()
+            ann.release()
         with pytest.raises(TypeError):
             one.for_key(1.5)
 
@@ -340,7 +342,8 @@ class TestOfTheFleet:
         with pytest.raises(AcquireTimeout):
             other.for_key("ann").acquire_sync(timeout=3 * SHORT["lease"])
         one.for_key("ann").release()
-        other.for_key("ann").acquire_sync(timeout=A_MOMENT)
+        with other.for_key("ann").permit(timeout=A_MOMENT):
+            pass
 
     def test_the_slots_of_a_key_are_handed_back_though_nobody_holds_its_limiter(self, make: Make) -> None:
         one, other = make(1), make(1)
