@@ -94,3 +94,13 @@ def test_who_gives_up_is_taken_from_the_line_in_redis() -> None:
     gate.alone(gate.answered, not_yet(clock.now()))
     clock.advance(LOOK)
     assert gate.alone(gate.ask) is None
+
+
+def test_nobody_asks_for_a_try_that_was_given_up() -> None:
+    clock, courier = ManualClock(), Count()
+    gate = gate_of(clock, courier)
+    place = gate.place(1, 0, 0, ThreadParker(clock.now))
+    gate.come(place)
+    gate.leave(place)
+    assert gate.alone(gate.ask) is None
+    assert gate.planned > clock.now()

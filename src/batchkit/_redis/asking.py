@@ -482,6 +482,7 @@ class AskingGate(CrowdGate[S], Generic[S, T, Q, A]):
         if crowd and not self._asks(now, calls):
             self._disperse(now)
         if not self.has_something(now, calls):
+            self.pass_over()
             return None
         return self.put(now, calls, wishes[0][0].since if wishes else inf)
 
@@ -515,6 +516,10 @@ class AskingGate(CrowdGate[S], Generic[S, T, Q, A]):
             store.look = now + store.grace
         news = self._has_news(now, calls) or (self._told > -inf and not calls)
         return news or self._asks(now, calls) or self.lost is not None
+
+    def pass_over(self) -> None:
+        """Nothing is asked, so that nobody waits for one answer."""
+        self._tries.clear()
 
     def _asks(self, now: float, calls: list[Calls]) -> bool:
         return bool(calls) and (now >= self.store.look or bool(self._trying()) or self._overtakes())

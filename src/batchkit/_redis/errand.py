@@ -155,6 +155,8 @@ def _ask(gates: list[AnyGate], now: float) -> list[Errand]:
     ]
     news = [gate.has_something(now, own) for gate, own in zip(gates, calls, strict=True)]
     if not any(news):
+        for gate in gates:
+            gate.pass_over()
         return []
     firsts = [own[0][0].order[0] if own else inf for own in wishes]
     parts = [(gate, gate.put(now, own, first)) for gate, own, first in zip(gates, calls, firsts, strict=True)]
