@@ -10,8 +10,9 @@ from math import inf
 from attrs import evolve
 
 from batchkit._core.place import Place
-from batchkit._redis.asking import AnyGate, Question
+from batchkit._redis.asking import AnyGate
 from batchkit._redis.gate import BucketGate, BucketTerms
+from batchkit._redis.questions import Question
 from batchkit._redis.ration import Ration
 from batchkit._redis.scripts import BUCKET
 from batchkit._redis.wire import Ask

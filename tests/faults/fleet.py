@@ -24,6 +24,7 @@ from batchkit import (
     Unavailable,
     _parking,
 )
+from batchkit._local import LocalLimiter
 from batchkit._parking import Parker, SyncParker, ThreadParker
 from batchkit._redis.names import name
 from batchkit._redis.scripts import BUCKET
@@ -124,7 +125,7 @@ class StampedHook(RecordingHook):
         return moments[0]
 
 
-def check_policy(limiter: Limiter, policy: str) -> None:
+def check_policy(limiter: LocalLimiter[Any], policy: str) -> None:
     """Callers get what the policy says, soon."""
     begin = time.monotonic()
     if policy == "raise":

@@ -77,6 +77,16 @@ def make_on_each(redis_server: Server) -> Iterator[Make]:
         yield maker(redis_server, stack)
 
 
+async def comes(limiter: RedisConcurrencyLimiter, waiting: int, asked: int = 0) -> None:
+    """Return when so many of its calls wait, and so many of its questions were answered."""
+
+    def came() -> bool:
+        statistics = limiter.statistics()
+        return statistics.waiting == waiting and statistics.asked >= asked and limiter.gate.under_way is None
+
+    await anyio.to_thread.run_sync(eventually, came)
+
+
 class Gauge:
     """How many calls are under way, and were at most."""
 
@@ -231,9 +241,10 @@ class TestOrder:
         async with anyio.create_task_group() as tasks:
             for number in range(3):
                 tasks.start_soon(call, f"low {number}", one, 0)
-                await anyio.sleep(0.01)
+                await comes(one, number + 1)
+            asked = other.statistics().asked
             tasks.start_soon(call, "high", other, 1)
-            await anyio.sleep(0.1)
+            await comes(other, 1, asked + 1)
             one.release()
         assert went == ["high", "low 0", "low 1", "low 2"]
 
@@ -251,7 +262,7 @@ class TestOrder:
         async with anyio.create_task_group() as tasks:
             for _ in range(6):
                 tasks.start_soon(work, ended)
-            await anyio.sleep(0.05)
+            await comes(busy, 4)
             for _ in range(10):
                 async with other.permit(timeout=A_MOMENT):
                     pass
@@ -286,7 +297,7 @@ class TestOrder:
         async with anyio.create_task_group() as tasks:
             for _ in range(10):
                 tasks.start_soon(other.acquire)
-            await anyio.sleep(0.05)
+            await comes(other, 10, 1)
             one.release(3)
             await anyio.lowlevel.checkpoint()
             tasks.cancel_scope.cancel()
@@ -305,7 +316,7 @@ class TestOfTheFleet:
         await one.acquire()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(other.acquire)
-            await anyio.sleep(0.02)
+            await comes(other, 1, 1)
             one.change(limit=2, reason="a new contract")
         eventually(lambda: hook.of(LimitChanged) == [LimitChanged("slots", 2, 1, "changed by the fleet")])
         assert other.limit == one.limit == 2
@@ -364,8 +375,7 @@ class TestOfTheFleet:
         eventually(lambda: bool(elsewhere.try_acquire()))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(both.acquire)
-            await anyio.sleep(0.02)
-            assert slots.statistics().waiting == 1
+            await comes(slots, 1)
             elsewhere.release()
         both.release()
 
@@ -377,7 +387,7 @@ class TestOfTheFleet:
         both.release()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(both.acquire)
-            await anyio.sleep(0.1)
+            await comes(slots, 1)
             with anyio.fail_after(A_MOMENT):
                 for _ in range(3):
                     async with elsewhere:
@@ -422,7 +432,7 @@ class TestEnds:
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(wait)
-            await anyio.sleep(0.02)
+            await comes(limiter, 1)
             await limiter.aclose()
         assert len(ended) == 1
         with pytest.raises(LimiterClosed):

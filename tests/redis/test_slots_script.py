@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 import pytest
@@ -14,11 +14,10 @@ from attrs import define, field
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from batchkit._redis.names import name
 from batchkit._redis.scripts import SLOTS
 from batchkit._redis.slots import Holding, SlotsAnswer, SlotsAsk
-from batchkit._redis.wire import MICROSECONDS, Calls, Orders, TooLate
-from tests.redis.virtual import BEGIN, virtual_script
+from batchkit._redis.wire import Calls, Orders, TooLate
+from tests.redis.virtual import NO_ORDERS, Virtual, virtual_script
 from tests.servers import BINARIES, Server
 
 pytestmark = pytest.mark.skipif(not BINARIES, reason="no server found")
@@ -27,30 +26,14 @@ LEASE: Final = 10.0
 HOUR: Final = 3600.0
 LATE: Final = 0.1  # seconds after which a process that does not come is passed over
 LONGEST: Final = 0.25  # seconds until the next look
-NO_ORDERS: Final = Orders()
-
-_limiters = itertools.count()
 
 
-class Fleet:
+class Fleet(Virtual):
     """One limiter in a server, as its processes see it."""
 
     def __init__(self, server: Server, limit: int) -> None:
+        super().__init__(server, virtual_script(SLOTS.text))
         self.limit = limit
-        self.now = BEGIN
-        self.key = name("test", f"slots {next(_limiters)}", None)
-        self._client = server.client()
-        self._serials: dict[str, int] = {}
-        self._sha = self.run("SCRIPT", "LOAD", virtual_script(SLOTS.text)).decode()
-
-    def advance(self, seconds: float) -> None:
-        """Move the clock."""
-        self.now += round(seconds * MICROSECONDS)
-
-    @property
-    def seconds(self) -> float:
-        """What the clock shows, since its beginning."""
-        return (self.now - BEGIN) / MICROSECONDS
 
     def question(
         self,
@@ -68,8 +51,7 @@ class Fleet:
         stands: bool = True,
     ) -> SlotsAsk:
         """A question; each one of a process has a number of its own unless one is given."""
-        if serial is None:
-            serial = self._serials[process] = self._serials.get(process, 0) + 1
+        serial = self.serial(process) if serial is None else serial
         limit = limit or self.limit
         return SlotsAsk(
             process, serial, deadline, presence, limit, closes, LEASE, holds, ended, orders, stands, calls
@@ -77,7 +59,7 @@ class Fleet:
 
     def put(self, ask: SlotsAsk) -> SlotsAnswer | TooLate:
         """Have the script answer a question."""
-        return ask.read(self.run("EVALSHA", self._sha, 1, self.key, *ask.words(), str(self.now)))
+        return ask.read(self.run("EVALSHA", self.sha, 1, self.key, *ask.words(), str(self.now)))
 
     def ask(
         self, process: str, holds: int = 0, wants: int = 0, age: float = 0.0, **kwargs: Any
@@ -86,11 +68,6 @@ class Fleet:
         answer = self.put(self.question(process, holds, one(wants, age), **kwargs))
         assert isinstance(answer, SlotsAnswer)
         return answer
-
-    def run(self, *command: str | bytes | float) -> Any:
-        """One command."""
-        execute: Callable[..., Any] = self._client.execute_command
-        return execute(*command)
 
 
 def one(count: int, age: float = 0.0) -> list[Calls]:

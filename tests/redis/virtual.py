@@ -33,38 +33,26 @@ def one(age: float = 0.0, cost: int = 1, count: int = 1) -> list[Calls]:
     return [Calls(count, cost, age)]
 
 
-class Fleet:
-    """One limiter in a server, as its processes see it.
+class Virtual:
+    """A script in a server, and the clock that it goes by.
 
     Attributes:
         now: microseconds of the virtual clock.
-        asked: questions so far.
-        prompt: whether what may go at once does, and the next question of its process says so.
+        key: of a limiter of its own.
+        serials: the numbers of the last question of each process.
     """
 
-    def __init__(
-        self, server: Server, rate: float, burst: int, *, horizon: float = 0.0, virtual: bool = True
-    ) -> None:
-        self.rate, self.burst, self.horizon = rate, burst, horizon
+    def __init__(self, server: Server, script: str) -> None:
         self.server = server
         self.now = BEGIN
-        self.asked = 0
-        self.prompt = True
-        self._went: dict[str, int] = {}
         self.key = name("test", f"limiter {next(_limiters)}", None)
-        self._virtual = virtual
-        self._serials: dict[str, int] = {}
+        self.serials: dict[str, int] = {}
         self._client = server.client()
-        self._sha = self._run("SCRIPT", "LOAD", virtual_script() if virtual else BUCKET.text).decode()
+        self.sha: str = self.run("SCRIPT", "LOAD", script).decode()
 
     def at(self, seconds: float) -> None:
         """Set the virtual clock to so many seconds after its beginning."""
         self.now = BEGIN + round(seconds * MICROSECONDS)
-
-    @property
-    def reach(self) -> float:
-        """Permits that may be booked ahead: those of the horizon, and two more unless the rate is low."""
-        return self.rate * self.horizon + (2 if self.rate >= 4 else 0)
 
     def advance(self, seconds: float) -> None:
         """Move the virtual clock."""
@@ -74,6 +62,40 @@ class Fleet:
     def seconds(self) -> float:
         """What the virtual clock shows, since its beginning."""
         return (self.now - BEGIN) / MICROSECONDS
+
+    def serial(self, process: str) -> int:
+        """The number of the next question of a process."""
+        self.serials[process] = self.serials.get(process, 0) + 1
+        return self.serials[process]
+
+    def run(self, *command: str | bytes | float) -> Any:
+        """One command."""
+        execute: Callable[..., Any] = self._client.execute_command
+        return execute(*command)
+
+
+class Fleet(Virtual):
+    """One limiter in a server, as its processes see it.
+
+    Attributes:
+        asked: questions so far.
+        prompt: whether what may go at once does, and the next question of its process says so.
+    """
+
+    def __init__(
+        self, server: Server, rate: float, burst: int, *, horizon: float = 0.0, virtual: bool = True
+    ) -> None:
+        super().__init__(server, virtual_script() if virtual else BUCKET.text)
+        self.rate, self.burst, self.horizon = rate, burst, horizon
+        self.asked = 0
+        self.prompt = True
+        self._went: dict[str, int] = {}
+        self._virtual = virtual
+
+    @property
+    def reach(self) -> float:
+        """Permits that may be booked ahead: those of the horizon, and two more unless the rate is low."""
+        return self.rate * self.horizon + (2 if self.rate >= 4 else 0)
 
     def question(
         self,
@@ -92,11 +114,9 @@ class Fleet:
     ) -> Ask:
         """A question; each one of a process has a number of its own unless one is given."""
         orders = evolve(orders, went=orders.went + self._went.pop(process, 0))
-        if serial is None:
-            serial = self._serials[process] = self._serials.get(process, 0) + 1
         return Ask(
             process,
-            serial,
+            self.serial(process) if serial is None else serial,
             deadline,
             presence,
             rate or self.rate,
@@ -113,7 +133,7 @@ class Fleet:
         """Have the script answer a question."""
         self.asked += 1
         now = (str(self.now),) if self._virtual else ()
-        return read(self._run("EVALSHA", self._sha, 1, self.key, *ask.words(), *now))
+        return read(self.run("EVALSHA", self.sha, 1, self.key, *ask.words(), *now))
 
     def ask(self, process: str = "a", calls: Sequence[Calls] = (), **kwargs: Any) -> Answer:
         """Put a question that is not too late."""
@@ -130,26 +150,18 @@ class Fleet:
         moments = dues(self.ask(process, calls, stands=False, **kwargs), calls)
         return bool(moments) and moments[0][0] <= self.seconds + 1e-6
 
-    def run(self, *command: str | bytes | float) -> Any:
-        """One command."""
-        return self._run(*command)
-
     def fields(self) -> set[str]:
         """What its key holds."""
-        return {field.decode() for field in self._run("HKEYS", self.key)}
+        return {field.decode() for field in self.run("HKEYS", self.key)}
 
     def standing(self) -> list[str]:
         """The processes in line, in order."""
-        line: bytes = self._run("HGET", self.key, "line") or b""
+        line: bytes = self.run("HGET", self.key, "line") or b""
         names: list[str] = []
         while line:
             name, _, line = line[_PLACE:].partition(b"\0")
             names.append(name.decode())
         return names
-
-    def _run(self, *command: str | bytes | float) -> Any:
-        execute: Callable[..., Any] = self._client.execute_command
-        return execute(*command)
 
 
 class Group:

@@ -10,8 +10,7 @@ from batchkit._clock import MONOTONIC
 from batchkit._concurrency import SlotLimiter
 from batchkit._events import Hook, LimitChanged, emit
 from batchkit._numbers import checked_burst, checked_seconds
-from batchkit._redis.courier import courier_of
-from batchkit._redis.fleet import FleetLimiter, check_terms
+from batchkit._redis.fleet import FleetLimiter
 from batchkit._redis.names import part
 from batchkit._redis.slots import Holding
 from batchkit._redis.slots_gate import SlotsGate, SlotsTerms
@@ -79,23 +78,21 @@ class RedisConcurrencyLimiter(FleetLimiter[Holding, SlotsGate], SlotLimiter[Hold
         patience: float = 10.0,
         clock: Clock = MONOTONIC,
     ) -> None:
-        check_terms(on_unavailable, timeout)
         if checked_seconds("lease", lease) <= timeout:
             raise ValueError(f"a lease of {lease:g} s is not longer than the timeout of {timeout:g} s")
         limit = checked_burst(limit, "a limit")
         terms = SlotsTerms(prefix, key, tag, cold_start, timeout, on_unavailable, limit, lease)
-        self._courier = courier_of(url_or_client, clock, timeout)
-        gate = SlotsGate(
+        super().__init__(
+            url_or_client,
+            SlotsGate,
             Holding(limit),
-            terms=terms,
-            courier=self._courier,
-            name=key if name is None else name,
+            terms,
+            name=name,
             hooks=hooks,
             patience=patience,
             clock=clock,
         )
-        super().__init__(gate)
-        gate.limiter = ref(self)
+        self.gate.limiter = ref(self)
 
     def change(self, *, limit: int, reason: str = "") -> None:
         """Have the whole fleet go on with another limit; those who wait here are told at once, the others

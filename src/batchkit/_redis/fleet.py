@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Final, Generic, Self, TypeVar
 
 import anyio.to_thread
 
+from batchkit._events import Hook
 from batchkit._gate import GO
 from batchkit._local import LocalLimiter
 from batchkit._numbers import check_wish, checked_seconds
-from batchkit._redis.asking import AnyGate, Remote
-from batchkit._redis.courier import Courier
+from batchkit._redis.asking import AnyGate
+from batchkit._redis.courier import courier_of
+from batchkit._redis.questions import Remote, Terms
 from batchkit._values import Decision
+from batchkit.abc import Clock
 
 S = TypeVar("S", bound=Remote)
 G = TypeVar("G", bound=AnyGate)
@@ -19,23 +23,38 @@ G = TypeVar("G", bound=AnyGate)
 POLICIES: Final = ("raise", "deny", "allow", "local")
 
 
-def check_terms(on_unavailable: str, timeout: float) -> None:
-    """Check what is agreed for the time in which Redis does not answer.
-
-    Raises:
-        ValueError: no such policy, or no seconds above zero.
-    """
-    if on_unavailable not in POLICIES:
-        raise ValueError(f"on_unavailable is one of {', '.join(POLICIES)}, not {on_unavailable!r}")
-    if not checked_seconds("timeout", timeout):
-        raise ValueError("timeout is a number of seconds above 0")
-
-
 class FleetLimiter(LocalLimiter[S], Generic[S, G]):
     """A limiter whose permits lie in Redis."""
 
-    _courier: Courier
     gate: G
+
+    def __init__(
+        self,
+        url_or_client: object,
+        kind: Callable[..., G],
+        store: S,
+        terms: Terms,
+        *,
+        name: str | None,
+        hooks: Iterable[Hook],
+        patience: float,
+        clock: Clock,
+    ) -> None:
+        if terms.on_unavailable not in POLICIES:
+            raise ValueError(f"on_unavailable is one of {', '.join(POLICIES)}, not {terms.on_unavailable!r}")
+        if not checked_seconds("timeout", terms.timeout):
+            raise ValueError("timeout is a number of seconds above 0")
+        self._courier = courier_of(url_or_client, clock, terms.timeout)
+        gate = kind(
+            store,
+            terms=terms,
+            courier=self._courier,
+            name=terms.key if name is None else name,
+            hooks=hooks,
+            patience=patience,
+            clock=clock,
+        )
+        super().__init__(gate)
 
     async def acquire(self, cost: int = 1, *, priority: int = 0, timeout: float | None = None) -> None:
         """Return when the caller may go.

@@ -12,9 +12,10 @@ from batchkit._core.store import Store
 from batchkit._events import Event, Paused, RateChanged
 from batchkit._numbers import span
 from batchkit._parking import running_loop
-from batchkit._redis.asking import AskingGate, Header, Question, Terms
+from batchkit._redis.asking import AskingGate
 from batchkit._redis.crowd import Call
 from batchkit._redis.learning import Learning
+from batchkit._redis.questions import Header, Question, Terms
 from batchkit._redis.ration import Lease, Ration
 from batchkit._redis.scripts import BUCKET, BUCKETS
 from batchkit._redis.wire import Answer, Ask, Calls, Orders

@@ -10,8 +10,7 @@ from batchkit._clock import MONOTONIC
 from batchkit._core.controller import Sample, SharedController
 from batchkit._events import Hook, RateChanged, emit
 from batchkit._numbers import checked_burst, checked_charge, checked_rate, checked_seconds
-from batchkit._redis.courier import courier_of
-from batchkit._redis.fleet import FleetLimiter, check_terms
+from batchkit._redis.fleet import FleetLimiter
 from batchkit._redis.gate import BucketGate, BucketTerms
 from batchkit._redis.learning import Learning
 from batchkit._redis.names import part
@@ -84,7 +83,6 @@ class RedisDistributedLimiter(FleetLimiter[Ration, BucketGate]):
         patience: float = 10.0,
         clock: Clock = MONOTONIC,
     ) -> None:
-        check_terms(on_unavailable, timeout)
         terms = BucketTerms(
             prefix,
             key,
@@ -97,17 +95,16 @@ class RedisDistributedLimiter(FleetLimiter[Ration, BucketGate]):
             checked_seconds("horizon", horizon),
             lease,
         )
-        self._courier = courier_of(url_or_client, clock, timeout)
-        gate = BucketGate(
+        super().__init__(
+            url_or_client,
+            BucketGate,
             Ration(terms.rate, terms.burst),
-            terms=terms,
-            courier=self._courier,
-            name=key if name is None else name,
+            terms,
+            name=name,
             hooks=hooks,
             patience=patience,
             clock=clock,
         )
-        super().__init__(gate)
 
     @property
     def rate(self) -> float:

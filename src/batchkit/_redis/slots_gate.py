@@ -12,7 +12,8 @@ from batchkit._core.place import Place
 from batchkit._core.store import Store
 from batchkit._events import Event, LimitChanged
 from batchkit._forks import FORKS
-from batchkit._redis.asking import AskingGate, Header, Question, Terms
+from batchkit._redis.asking import AskingGate
+from batchkit._redis.questions import Header, Question, Terms
 from batchkit._redis.scripts import SLOTS
 from batchkit._redis.slots import Holding, Share, SlotsAnswer, SlotsAsk
 from batchkit._redis.wire import Calls, Orders
