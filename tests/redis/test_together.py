@@ -261,8 +261,11 @@ def test_no_window_exceeds_the_bound_of_any_limiter(
     workers = [Worker(name, data.draw(st.lists(kinds, min_size=1, max_size=4))) for name in "abc"]
     those = group(redis_server, *sizes, horizon=horizon)
     simulate(those, workers, 1.0)
+    # what is booked ahead with one limiter may wait so long for what is booked with another
+    late = min(min(horizon, max(0.004, 1 / rate)) for rate, _ in sizes)
     for number, (rate, burst) in enumerate(sizes):
-        assert worst_excess(gone(workers, number), rate, burst) <= 0.001
+        together = any(kind[number] and sum(map(bool, kind)) > 1 for each in workers for kind in each.kinds)
+        assert worst_excess(gone(workers, number), rate, burst) <= 0.001 + (rate * late if together else 0)
 
 
 @pytest.mark.parametrize("singles", [4, 40])

@@ -8,6 +8,7 @@
 
 -- @ constants
 local ASIDE = 1000000
+local PROMPT = 4000     -- microseconds
 local answers = {}
 local lines = {}        -- how far each has come with serving
 local refused = false   -- whether one of them was asked before, or is not to be asked
@@ -126,7 +127,9 @@ local function ask(i)
     rate = rate, horizon = horizon, closed = closed, spare = spare, others = others, before = before, reach = reach,
     share = share, in_one_go = in_one_go, start = start, there = there, wanted = 0, granted = 0, goes = 0,
     blocked = false, order = 0, cost = 0, last = 0, lead = 0, lump = lump, in_front = 0, passed = 0, served = '',
-    good = math.min(horizon, lasts / 2),  -- so long permits that may go at once can wait for those of others
+    -- So long its permits can wait for those of others. What may go at once is good for longer; what is booked ahead
+    -- and goes so late costs the bound about one permit, as in a process that is late.
+    good = math.min(horizon, lasts / 2, math.max(PROMPT, 1000000 / rate)),
   }
   lines[i] = line
   if i < #KEYS then
