@@ -15,7 +15,7 @@ from batchkit import RedisDistributedLimiter
 from batchkit._core.bucket import Bucket
 from batchkit._core.line import Line
 from batchkit._core.place import Place
-from batchkit._parking import ABSENT
+from batchkit._parking import ThreadParker
 from batchkit._redis.crowd import Call, Crowd
 from tests.servers import BINARIES, Server
 
@@ -25,7 +25,7 @@ A_MOMENT = 5.0  # seconds; a generous deadline for what takes milliseconds
 def crowd_of(*costs: int) -> tuple[Crowd, list[Call]]:
     """A crowd that is asked for."""
     crowd = Crowd()
-    calls = [Call(cost, ABSENT, since=0.0) for cost in costs]  # type: ignore[arg-type]  # nobody is woken
+    calls = [Call(cost, ThreadParker(time.monotonic), since=0.0) for cost in costs]
     for call in calls:
         crowd.come(call)
     crowd.ask(100)
