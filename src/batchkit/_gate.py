@@ -23,7 +23,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
 from itertools import count
 from math import inf
-from typing import Any, Final, Generic, TypeVar, TypeVarTuple, cast
+from typing import Any, ClassVar, Final, Generic, TypeVar, TypeVarTuple, cast
 
 from batchkit._clock import give_way
 from batchkit._core.line import Line
@@ -70,9 +70,11 @@ class Gate(Generic[S]):
         number: in which order several gates are locked.
         waits, waited, timeouts: calls that waited and went, their seconds, and calls that timed out.
         seat: the same for gates whose permits come in together for a call of several; None for most.
+        lays_out: whether the store is ever on the table.
     """
 
     seat: Hashable = None
+    lays_out: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -314,7 +316,7 @@ class Gate(Generic[S]):
         to_wake = self.waiters.to_wake
         if to_wake:
             self.waiters.to_wake = []
-        if self.line.quiet(now):
+        if self.lays_out and self.line.quiet(now):
             self._laid = True
             self.table.append(self.store)
         return to_wake
@@ -346,7 +348,7 @@ class Gate(Generic[S]):
         self.line = Line(self.store, patience=self._patience)
         self.waiters = Waiters(self.line)
         # on the table, or in the hands of a caller that is about to lay it back
-        self._laid = self.line.quiet(self._now())
+        self._laid = self.lays_out and self.line.quiet(self._now())
         self.table[:] = [self.store] if self._laid else []
         self._process: int = FORKS.count
 

@@ -232,6 +232,8 @@ class Line:
         """About so many of those that are to go, in order: the ones that are granted, then some of those that
         wait, the first of them for certain, and those for whom something is kept.
         """
+        if not (self.waiting or self.reserved or self._held.wanted):
+            return []
         granted = [place for place in self._granted if place.state is State.GRANTED] if self.reserved else []
         self._head()
         waiting = [entry for entry in self._heap[:places] if entry[1].state is State.WAITING]

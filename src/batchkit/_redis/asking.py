@@ -83,6 +83,7 @@ class AskingGate(CrowdGate[S], Generic[S, T, Q, A]):
         joins: whether there are calls that need another gate, too, which can be asked in the same command.
     """
 
+    lays_out = False  # nobody goes without a look at the answers
     kind: ClassVar[str] = ""
     script: Script
     joint_script: Script | None = None  # what answers questions of several gates at once
@@ -344,12 +345,11 @@ class AskingGate(CrowdGate[S], Generic[S, T, Q, A]):
             question.ask = question.ask.by(self._deadline(now))
             question.command = self._command(question.ask)
             return question
-        line = self.line
-        if line.demand:
+        if self.line.demand:
             self._disperse(now)
         crowd = self.crowd.ask(MOST_PLACES)
-        self._prepare(now, line.demand + sum([call.cost for call in crowd]))
-        wishes = self.wishes(crowd) if crowd else self.wishes(line.upcoming(MOST_PLACES))
+        self._prepare(now, self.line.demand + sum([call.cost for call in crowd]))
+        wishes = self.wishes(crowd) if crowd else self.wishes(self.line.upcoming(MOST_PLACES))
         calls = [Calls(*run) for run in cut_up(now, [(who.since, permits) for who, permits in wishes])]
         if crowd and not self._asks(now, calls):
             self._disperse(now)
@@ -403,11 +403,10 @@ class AskingGate(CrowdGate[S], Generic[S, T, Q, A]):
         """Ask for some of those who wait, in order. `first`: the order of the first that stands in this line,
         as it is, since the age of a run may be off by one bit; infinite if none does.
         """
-        line = self.line
+        line, crowd = self.line, self.crowd
         tries = self._trying()
         self._tries.clear()
         upcoming = line.upcoming(MOST_PLACES)
-        crowd = self.crowd
         stands = bool(crowd.asked) or any(place not in tries for place in (*upcoming, *line.passed))
         domain = crowd.domain if crowd.asked else upcoming[0].key if upcoming else None
         self.crowded = isinstance(domain, AbstractEventLoop) and sum([run.count for run in calls]) > 1

@@ -344,8 +344,10 @@ if granted + leased + back + heard > 0 or charge ~= 0 then
 else
   redis.call('HSET', key, 'state', state, unpack(changes))
 end
-local left = string.format('%.0f', math.min(math.ceil((expires - now) / 1000), FOREVER))
-if prolong then redis.call('PEXPIRE', key, left) end
+if prolong then
+  local left = math.min(math.ceil((expires - now) / 1000), FOREVER)
+  redis.call('PEXPIRE', key, string.format('%.0f', left))
+end
 said = struct.pack('>d', 0) .. answer .. memory
 -- @
 return said

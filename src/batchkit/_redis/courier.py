@@ -332,6 +332,8 @@ class Courier:
         self._give_up(gates, error)
 
     def _questions(self, gates: list[AnyGate]) -> list[Errand]:
+        if len(gates) == 1:
+            return errands_of(gates[0])
         return list(dict.fromkeys(errand for gate in gates for errand in errands_of(gate)))
 
     def _read(self, asked: list[Errand], timeout: float, loop: AbstractEventLoop | None = None) -> None:

@@ -7,9 +7,8 @@ again. The courier asks again where it has to, under the same number, and is ans
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from inspect import signature
-from socket import MSG_PEEK
 from ssl import SSLSocket
 from typing import Any, Final, Protocol, TypeAlias, cast
 
@@ -39,7 +38,7 @@ Reply: TypeAlias = bytes | list[bytes] | Exception
 ERRORS: Final = (RedisError, RedisClusterException, OSError)  # the second one is none of the first
 APART: Final = TryAgainError  # the keys of one command are on their way to another node, and some are there
 _HEADS: Final = 1024
-_MOST_SEEN: Final = 1 << 16  # bytes
+_AT_ONCE: Final = 1 << 16  # bytes
 _AROUND: Final = 3  # times that a cluster may send us on
 
 
@@ -117,6 +116,7 @@ class Wire:
         self.address = address
         self._pool = pool
         self._connection: Any = None
+        self._replies: Replies | None = None
         self._sent = False
         self._heads: dict[tuple[Script, Keys], bytes] = {}  # of commands
 
@@ -139,7 +139,7 @@ class Wire:
         connection = self._connection
         self._limit(connection, timeout)
         self._sent = True
-        connection._sock.sendall(b"".join(map(self._packed, commands)))
+        connection._sock.sendall(b"".join([self._packed(command) for command in commands]))
 
     def exchange(self, commands: Sequence[Command], timeout: float) -> list[Reply]:
         """Run these scripts."""
@@ -182,33 +182,43 @@ class Wire:
         self._connection, self._sent = None, False
 
     def _exchange(self, commands: Sequence[Command], timeout: float, *, asking: bool = False) -> list[Reply]:
-        connection = self._connected(timeout)
+        replies = self._connected(timeout)
         if asking:  # which is meant for the next command only
-            self._send(connection, [("ASKING",)])
-            self._read(connection)
+            self._send([("ASKING",)])
+            replies.next()
         if not self._sent:
             self.send(commands, timeout)
-        replies = self._replies(connection, len(commands))
+        read = [replies.next() for _ in commands]
         self._sent = False
-        unknown = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-        if unknown:  # the server was restarted, or its scripts were flushed: say the scripts, once
-            for script in {commands[index][0] for index in unknown}:
-                self._send(connection, [("SCRIPT", "LOAD", script.text)])
-                loaded = self._read(connection)
-                if isinstance(loaded, Exception):
-                    for index in unknown:
-                        replies[index] = loaded
-                    return replies
-            again = self._exchange([commands[index] for index in unknown], timeout, asking=asking)
-            for index, reply in zip(unknown, again, strict=True):
-                replies[index] = reply
-        if any(map(_is_read_only, replies)):
-            self.close()  # a replica now: whoever is the master is found by connecting again
-        return replies
+        if refused := [reply for reply in read if isinstance(reply, ResponseError)]:
+            self._say_unknown(commands, read, timeout, asking=asking)
+            if any(map(_is_read_only, refused)):
+                self.close()  # a replica now: whoever is the master is found by connecting again
+        return read
 
-    def _connected(self, timeout: float) -> Any:
-        connection = self._connection
-        if connection is None:
+    def _say_unknown(
+        self, commands: Sequence[Command], read: list[Reply], timeout: float, *, asking: bool
+    ) -> None:
+        """The server was restarted, or its scripts were flushed: say those that it does not know, once."""
+        unknown = [index for index, reply in enumerate(read) if isinstance(reply, NoScriptError)]
+        if not unknown:
+            return
+        replies = self._connected(timeout)
+        for script in {commands[index][0] for index in unknown}:
+            self._send([("SCRIPT", "LOAD", script.text)])
+            loaded = replies.next()
+            if isinstance(loaded, Exception):
+                for index in unknown:
+                    read[index] = loaded
+                return
+        again = self._exchange([commands[index] for index in unknown], timeout, asking=asking)
+        for index, reply in zip(unknown, again, strict=True):
+            read[index] = reply
+
+    def _connected(self, timeout: float) -> Replies:
+        """The replies of the connection, which is made if there is none."""
+        connection, replies = self._connection, self._replies
+        if connection is None or replies is None:
             self._sent = False
             pool = self._pool
             settings = {
@@ -223,8 +233,9 @@ class Wire:
             connection = pool.connection_class(**settings)
             connection.connect()
             self._connection = connection
+            replies = self._replies = Replies(connection._sock, connection._parser.parse_error)
         self._limit(connection, timeout)
-        return connection
+        return replies
 
     def _limit(self, connection: Any, timeout: float) -> None:
         if connection.socket_timeout != timeout:
@@ -238,36 +249,71 @@ class Wire:
             known = b"".join(map(_word, ("EVALSHA", script.sha, str(len(keys)), *keys)))
             if len(self._heads) < _HEADS:
                 self._heads[script, keys] = known
-        return b"*%d\r\n%b%b" % (3 + len(keys) + len(words), known, b"".join(map(_word, words)))
+        return b"*%d\r\n%b%b" % (3 + len(keys) + len(words), known, b"".join([_word(word) for word in words]))
 
-    def _send(self, connection: Any, commands: Sequence[Sequence[Word]]) -> None:
+    def _send(self, commands: Sequence[Sequence[Word]]) -> None:
+        connection = self._connection
         connection.send_packed_command(connection.pack_commands(commands), check_health=False)
 
-    def _replies(self, connection: Any, count: int) -> list[Reply]:
-        # of several, redis-py may have read the second one with the first
-        if count == 1 and (text := _text(connection._sock)) is not None:
-            return [text]
-        return [self._read(connection) for _ in range(count)]
 
-    def _read(self, connection: Any) -> Any:
-        try:
-            return connection.read_response()
-        except ResponseError as error:
-            return error
+class Replies:
+    """What a server says on a connection, one reply after the other: texts, errors, and lists of those, which
+    is what scripts answer, in RESP2. redis-py takes longer to read a text than Redis to answer.
 
-
-def _text(sock: Any) -> bytes | None:
-    """The reply that comes next, if it is a text and there as a whole, as most are; redis-py takes longer to
-    read it than Redis to answer. Anything else is left to redis-py.
+    Args:
+        sock: the connection's.
+        error: makes an exception of what an error says.
     """
-    if isinstance(sock, SSLSocket):  # which cannot peek
-        return None
-    seen: bytes = sock.recv(_MOST_SEEN, MSG_PEEK)
-    head, _, rest = seen.partition(b"\r\n")
-    if head[:1] != b"$" or len(rest) < (length := int(head[1:])) + 2 or length < 0:
-        return None
-    sock.recv(len(head) + length + 4)
-    return rest[:length]
+
+    __slots__ = ("_error", "_rest", "_sock")
+
+    def __init__(self, sock: Any, error: Callable[[str], Exception]) -> None:
+        self._sock = sock
+        self._error = error
+        self._rest = b""  # what was read beyond the last reply
+
+    def next(self) -> Any:
+        """The next reply; an error is returned.
+
+        Raises:
+            one of `ERRORS`: there is none, or none within the time.
+        """
+        line = self._line()
+        kind, said = line[:1], line[1:]
+        if kind == b"$":
+            return self._text(int(said))
+        if kind == b"*":
+            return [self.next() for _ in range(int(said))]
+        if kind == b"-":
+            error = self._error(said.decode(errors="replace"))
+            if isinstance(
+                error, redis.ConnectionError
+            ):  # nobody is there for now: it is loading its data, say
+                raise error
+            return error
+        return said
+
+    def _line(self) -> bytes:
+        rest = self._rest or self._more()
+        while (end := rest.find(b"\r\n")) < 0:
+            rest += self._more()
+        self._rest = rest[end + 2 :]
+        return rest[:end]
+
+    def _text(self, size: int) -> bytes | None:
+        if size < 0:
+            return None
+        rest = self._rest
+        while len(rest) < size + 2:
+            rest += self._more()
+        self._rest = rest[size + 2 :]
+        return rest[:size]
+
+    def _more(self) -> bytes:
+        more: bytes = self._sock.recv(_AT_ONCE)
+        if not more:
+            raise redis.ConnectionError("the server closed the connection")
+        return more
 
 
 def _is_read_only(reply: Reply) -> bool:
@@ -278,7 +324,7 @@ def _is_read_only(reply: Reply) -> bool:
 
 
 def _word(word: Word) -> bytes:
-    text = word.encode() if isinstance(word, str) else word
+    text = word if isinstance(word, bytes) else word.encode()
     return b"$%d\r\n%b\r\n" % (len(text), text)
 
 

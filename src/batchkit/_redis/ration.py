@@ -328,7 +328,9 @@ class Ration:
         """Of the permits that might go at once, those that did, or were handed back, and may still be counted
         as on their way; said once.
         """
-        gone, self._went = self._went, []
+        if not (gone := self._went):
+            return 0
+        self._went = []
         return max(0, sum(permits for permits, due in gone if now - due <= self.lasts))
 
     def surplus(self, wanted: int, now: float) -> int:
@@ -394,10 +396,17 @@ class Ration:
         self.orders.add(Orders(back=permits, back_since=since))
 
     def _tidy(self) -> None:
-        self._bookings = bookings = [booking for booking in self._bookings if booking.left]
-        if len(bookings) == 1:  # as it is most of the time
+        bookings = self._bookings
+        if len(bookings) > 1:
+            bookings = [booking for booking in bookings if booking.left]
+        elif bookings and not bookings[0].left:
+            bookings = []
+        self._bookings = bookings
+        if len(bookings) == 1:  # as it is most of the time, or there is none
             self.comes_in = bookings[0].due
             self.lapses = bookings[0].due + bookings[0].late
+        elif bookings:
+            self.comes_in = min([booking.due for booking in bookings])
+            self.lapses = min([booking.due + booking.late for booking in bookings])
         else:
-            self.comes_in = min([booking.due for booking in bookings], default=inf)
-            self.lapses = min([booking.due + booking.late for booking in bookings], default=inf)
+            self.comes_in = self.lapses = inf

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from struct import pack, unpack
+from struct import Struct, pack, unpack
 from typing import Final
 
 from attrs import define, evolve, frozen
 
 MICROSECONDS: Final = 1e6
-_SERVED, _LATE, _AGAIN = range(3)
+_HEADING: Final = Struct(">18d")
+_RUN: Final = Struct(">3d")
+_SAID: Final = Struct(">18d")
+_AGAIN: Final = 2
 _ASIDE: Final = 1_000_000
 
 
-@frozen
+@define
 class Calls:
     """Calls of one cost that wait one after the other.
 
@@ -89,7 +92,7 @@ class Opinion:
         return [self.edition, self.rate, self.pause * MICROSECONDS, *self.memory]
 
 
-@frozen
+@define
 class Ask:
     """One question of a process about one limiter.
 
@@ -125,13 +128,15 @@ class Ask:
 
     def words(self) -> tuple[str, bytes, bytes]:
         """The arguments of the script, if it is asked about this limiter only."""
-        return *self.heading(), runs((calls.count, calls.age, (calls.cost,)) for calls in self.calls)
+        runs = [_RUN.pack(calls.count, round(calls.age * MICROSECONDS), calls.cost) for calls in self.calls]
+        return *self.heading(), b"".join(runs)
 
     def heading(self) -> tuple[str, bytes]:
         """Those that are about this limiter."""
         orders = self.orders
         rate, burst = orders.size or (0.0, 0)
-        numbers: list[float] = [
+        opinion = [] if self.opinion is None else self.opinion.numbers()
+        heading = _HEADING.pack(
             self.serial,
             self.deadline,
             self.presence,
@@ -149,10 +154,9 @@ class Ask:
             burst,
             self.extra,
             self.stands,
-        ]
-        opinion = [] if self.opinion is None else self.opinion.numbers()
-        numbers += len(opinion), *opinion
-        return self.process, pack(f">{len(numbers)}d", *numbers)
+            len(opinion),
+        )
+        return self.process, heading + pack(f">{len(opinion)}d", *opinion) if opinion else heading
 
     def by(self, deadline: float) -> Ask:
         """The same, with another deadline."""
@@ -167,13 +171,12 @@ def runs(calls: Iterable[tuple[int, float, Sequence[int]]]) -> bytes:
     """Those who wait, in order, in numbers: how many calls, seconds since the first of them came, and the
     permits that each of them needs of each limiter that is asked about.
     """
-    numbers: list[float] = []
-    for count, age, costs in calls:
-        numbers += count, round(age * MICROSECONDS), *costs
-    return pack(f">{len(numbers)}d", *numbers)
+    return b"".join(
+        [pack(f">{2 + len(costs)}d", count, round(age * MICROSECONDS), *costs) for count, age, costs in calls]
+    )
 
 
-@frozen
+@define
 class Answer:
     """What Redis says about one limiter.
 
@@ -237,10 +240,11 @@ class TooLate:
 
 def read(answer: bytes) -> Answer | TooLate:
     """What the script answered."""
-    kind, now, *rest = unpack(f">{len(answer) // 8}d", answer)
-    if kind == _LATE:
-        return TooLate(now)
+    if len(answer) < _SAID.size:
+        return TooLate(unpack(">2d", answer)[1])
     (
+        kind,
+        now,
         version,
         rate,
         burst,
@@ -257,10 +261,8 @@ def read(answer: bytes) -> Answer | TooLate:
         heard,
         edition,
         runs,
-        *more,
-    ) = rest
-    served, memory = more[: int(runs)], more[int(runs) :]
-    return Answer(
+    ) = _SAID.unpack_from(answer)
+    said = Answer(
         kind == _AGAIN,
         now,
         int(version),
@@ -278,7 +280,10 @@ def read(answer: bytes) -> Answer | TooLate:
         lasts / MICROSECONDS,
         heard > 0,
         int(edition),
-        tuple(memory),
-        tuple(int(count) % _ASIDE for count in served),
-        tuple(count < 0 for count in served),
     )
+    if len(answer) > _SAID.size:
+        more = unpack(f">{(len(answer) - _SAID.size) // 8}d", answer[_SAID.size :])
+        served, said.memory = more[: int(runs)], more[int(runs) :]
+        said.served = tuple(int(count) % _ASIDE for count in served)
+        said.aside = tuple(count < 0 for count in served)
+    return said
