@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
+import anyio
 import httpx2 as httpx
 import openai
 import pytest
+import redis.exceptions
 
-from batchkit.feedback import Feedback, Verdict, classify
+from batchkit.feedback import Feedback, Verdict, classify, is_transient
 from batchkit.headers import RateLimit
 from tests.helpers import DEADLINE
 from tests.local_server import Answer, closed_port, serving
@@ -96,6 +100,66 @@ class GrpcCode:
 )
 def test_errors_of_other_libraries_by_their_shape(error: Shape, verdict: Verdict) -> None:
     assert classify(error) == Feedback(verdict)
+
+
+@pytest.mark.parametrize(
+    ("error", "transient"),
+    [
+        # what the server says
+        (Shape(status_code=429), True),
+        (Shape(status_code=408), True),
+        (Shape(status_code=500), True),
+        (Shape(status_code=529), True),
+        (Shape(status_code=400), False),
+        (Shape(status_code=401), False),
+        (Shape(status_code=404), False),
+        (Shape(status_code=429, body={"code": "insufficient_quota"}), False),
+        (Shape(status_code=409, headers={"X-Should-Retry": "true"}), True),
+        (Shape(status_code=500, headers={"X-Should-Retry": "false"}), False),
+        (Shape(status_code=404, headers={"X-Should-Retry": "perhaps"}), False),
+        (botocore("ThrottlingException", 400), True),
+        (
+            botocore("RequestTimeout", 400),
+            False,
+        ),  # it took the call, and says by its status that it was wrong
+        (botocore("InternalError", 500), True),
+        (Shape(code=lambda: GrpcCode("UNAVAILABLE")), True),
+        (Shape(code=lambda: GrpcCode("INVALID_ARGUMENT")), False),
+        # no connection, or no answer in time
+        (TimeoutError(), True),
+        (ConnectionRefusedError(111, "refused"), True),
+        (socket.gaierror(-3, "temporary failure in name resolution"), True),
+        (http.client.IncompleteRead(b""), True),
+        (httpx.ConnectError("..."), True),
+        (httpx.ReadTimeout("..."), True),
+        (httpx.RemoteProtocolError("..."), True),
+        (anyio.EndOfStream(), True),
+        (redis.exceptions.ConnectionError(), True),
+        # what asking again does not mend
+        (ValueError("429"), False),
+        (TypeError(), False),
+        (KeyError("好"), False),
+        (RuntimeError("connection"), False),
+        (FileNotFoundError(2, "no such file"), False),
+        (httpx.UnsupportedProtocol("..."), False),
+        (asyncio.CancelledError(), False),
+        (KeyboardInterrupt(), False),
+        # several at once: all of them have to
+        (ExceptionGroup("", [TimeoutError(), Shape(status_code=503)]), True),
+        (ExceptionGroup("", [TimeoutError(), ValueError()]), False),
+        (BaseExceptionGroup("", [TimeoutError(), asyncio.CancelledError()]), False),
+    ],
+    ids=repr,
+)
+def test_what_may_go_better_at_another_time(error: BaseException, transient: bool) -> None:
+    assert is_transient(error) is transient
+
+
+def test_urllib_has_the_error_of_the_connection_inside_its_own() -> None:
+    with pytest.raises(urllib.error.URLError) as caught:
+        urllib.request.urlopen(closed_port())
+    assert is_transient(caught.value)
+    assert not is_transient(urllib.error.URLError("unknown url type"))
 
 
 def test_headers_of_other_libraries() -> None:
@@ -215,32 +279,38 @@ class TestOpenAI:
         error = self.call(Answer(429, headers, body), ask)
         assert isinstance(error, openai.RateLimitError)
         assert classify(error) == Feedback(THROTTLED, 1.5, self.LIMITS)
+        assert is_transient(error)
 
     def test_out_of_money(self) -> None:
         body = error_body(message="...", type="insufficient_quota", code="insufficient_quota")
         error = self.call(Answer(429, {}, body), ask)
         assert isinstance(error, openai.RateLimitError)
         assert classify(error) == Feedback(FAILED)
+        assert not is_transient(error)
 
     def test_a_fault_of_the_server(self) -> None:
         error = self.call(Answer(500), ask)
         assert isinstance(error, openai.InternalServerError)
         assert classify(error) == Feedback(FAILED)
+        assert is_transient(error)
 
     def test_a_call_that_the_server_took(self) -> None:
         error = self.call(Answer(404, {}, error_body(message="no such model", code="model_not_found")), ask)
         assert isinstance(error, openai.NotFoundError)
         assert classify(error) == Feedback(WELL)
+        assert not is_transient(error)
 
     def test_a_timeout(self) -> None:
         error = self.call(Answer(None), ask, timeout=0.1)
         assert isinstance(error, openai.APITimeoutError)
         assert classify(error) == Feedback(FAILED)
+        assert is_transient(error)
 
     def test_a_server_that_is_not_there(self) -> None:
         error = self.call_to(closed_port(), ask)
         assert isinstance(error, openai.APIConnectionError)
         assert classify(error) == Feedback(FAILED)
+        assert is_transient(error)
 
     def test_an_answer_with_its_headers(self) -> None:
         headers = {

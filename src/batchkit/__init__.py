@@ -50,6 +50,7 @@ from batchkit.exceptions import (
     LimiterUnavailable,
     LoadFailed,
 )
+from batchkit.retries import Retry
 
 if TYPE_CHECKING:
     from batchkit._redis.concurrency import RedisConcurrencyLimiter as RedisConcurrencyLimiter
@@ -91,6 +92,7 @@ __all__ = [
     "RedisConcurrencyLimiter",
     "RedisDistributedLimiter",
     "Reservation",
+    "Retry",
     "RunFinished",
     "RunReport",
     "RunStarted",

@@ -20,7 +20,7 @@ from attrs import frozen
 from batchkit._core.controller import Verdict
 from batchkit.headers import RateLimit, rate_limits, retry_after
 
-__all__ = ["Feedback", "Verdict", "classify"]
+__all__ = ["Feedback", "Verdict", "classify", "is_transient"]
 
 _OUT_OF_MONEY: Final = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 _TOO_FAST: Final = frozenset(  # the words of botocore, gRPC, and openai amid a stream, for a 429
@@ -37,6 +37,29 @@ _TOO_FAST: Final = frozenset(  # the words of botocore, gRPC, and openai amid a 
         "RESOURCE_EXHAUSTED",
         "rate_limit_exceeded",
     }
+)
+
+_PASSING: Final = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "RequestTimeout", "RequestTimeoutException"})
+_UNHEARD: Final = (
+    frozenset(  # what Python and clients call an error for: no connection, or no (whole) answer in time
+        {
+            "APIConnectionError",  # openai, anthropic
+            "BrokenResourceError",  # anyio
+            "ChunkedEncodingError",  # requests
+            "ClientConnectionError",  # aiohttp
+            "ClientPayloadError",
+            "ConnectionError",  # Python, requests, botocore, redis
+            "EndOfStream",  # anyio
+            "HTTPClientError",  # botocore
+            "IncompleteRead",  # http.client, urllib3
+            "NetworkError",  # httpx
+            "RemoteProtocolError",
+            "Timeout",  # requests
+            "TimeoutError",  # Python, redis, urllib3
+            "TimeoutException",  # httpx
+            "gaierror",  # Python: no address for a name
+        }
+    )
 )
 
 
@@ -68,11 +91,7 @@ def classify(answer: object) -> Feedback | None:
     if isinstance(answer, BaseException) and not isinstance(answer, Exception):
         return None
     error = isinstance(answer, Exception)
-    told = _get(answer, "response") if error else None
-    source = answer if told is None else told
-    status, headers = _status(source), _headers(source)
-    if status is None and source is not answer:
-        status = _status(answer)
+    status, headers = _told(answer)
     codes = _codes(answer) if error else set[str]()
     wait, limits = (retry_after(headers), rate_limits(headers)) if headers else (None, ())
     if status == 429 or (status == 503 and wait is not None) or codes & _TOO_FAST:
@@ -84,10 +103,47 @@ def classify(answer: object) -> Feedback | None:
     return Feedback(verdict, wait, limits)
 
 
+def is_transient(error: BaseException) -> bool:
+    """Whether the same call may go well at another time: it was refused for coming too fast, or failed by
+    a fault of the server's (5xx), or had no connection, or no answer in time.
+
+    A server that says so itself, by the header `x-should-retry` (OpenAI, Anthropic), is believed. An
+    account that is out of money, a wrong argument and an error of Python's own are not mended by waiting.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return all(is_transient(each) for each in cast(BaseExceptionGroup[BaseException], error).exceptions)
+    said = classify(error)
+    if said is None:
+        return False
+    status, headers = _told(error)
+    wish = next((value for name, value in headers.items() if name.lower() == "x-should-retry"), None)
+    if wish in ("true", "false"):
+        return wish == "true"
+    if said.verdict is Verdict.THROTTLED:
+        return True
+    if status is not None:
+        return status == 408 or status >= 500
+    return bool(_codes(error) & _PASSING or _kinds(error) & _UNHEARD)
+
+
 def _gravity(feedback: Feedback) -> tuple[bool, bool, float]:
     """Of several ends of one call, the one that says most counts."""
     throttled, failed = feedback.verdict is Verdict.THROTTLED, feedback.verdict is Verdict.FAILED
     return throttled, failed, -inf if feedback.retry_after is None else feedback.retry_after
+
+
+def _told(answer: object) -> tuple[int | None, Mapping[str, str]]:
+    """The status and the headers of an answer, or of the one that an error has."""
+    told = _get(answer, "response") if isinstance(answer, Exception) else None
+    source = answer if told is None else told
+    status = _status(source)
+    return _status(answer) if status is None else status, _headers(source)
+
+
+def _kinds(error: BaseException) -> set[str]:
+    """What its classes are called, and those of the error inside it (urllib)."""
+    classes = (*type(error).__mro__, *type(_get(error, "reason")).__mro__)
+    return {kind.__name__ for kind in classes}
 
 
 def _get(source: object, name: str) -> Any:
