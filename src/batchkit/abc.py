@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from attrs import frozen
 
 from batchkit._core.controller import Sample, SharedController
 from batchkit._events import Event, Hook
@@ -14,14 +16,19 @@ from batchkit._values import Decision
 __all__ = [
     "Adjustable",
     "Cache",
+    "Claim",
     "Clock",
+    "Codec",
     "Event",
     "Hook",
+    "Invalidation",
     "Limiter",
     "Parker",
     "Permit",
     "Shared",
     "SyncParker",
+    "Tier",
+    "TierValue",
 ]
 
 K = TypeVar("K")
@@ -145,6 +152,177 @@ class Cache(Protocol[K, V]):
 
     def set(self, key: K, value: V) -> None:
         """Keep a value."""
+        ...
+
+
+class Codec(Protocol):
+    """Turns values into bytes, and back."""
+
+    def encode(self, value: Any, /) -> bytes:
+        """The value as bytes.
+
+        Raises:
+            Exception: it cannot be told as bytes.
+        """
+        ...
+
+    def decode(self, data: bytes, /) -> Any:
+        """The value that these bytes tell of.
+
+        Raises:
+            Exception: they tell of none.
+        """
+        ...
+
+
+@frozen
+class TierValue:
+    """What a tier keeps for a key.
+
+    Attributes:
+        value: the value; None where there is none.
+        ttl: seconds for which it holds from now on: a cache before the tier keeps it no longer.
+        negative: whether it says that the key has no value.
+        tags: by which it can be dropped.
+    """
+
+    value: Any
+    ttl: float
+    negative: bool = False
+    tags: tuple[str, ...] = ()
+
+
+@frozen
+class Invalidation:
+    """What a cache before a tier may keep no longer: it was changed or dropped, by whomever.
+
+    Whatever was asked for before it came must not be kept after it either.
+
+    Attributes:
+        keys: these.
+        tags: whatever has one of these.
+        prefixes: whatever is a text that starts with one of these.
+        everything: all there is, since it is not known what was missed.
+    """
+
+    keys: tuple[Hashable, ...] = ()
+    tags: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
+    everything: bool = False
+
+
+class Claim(Protocol[K]):
+    """Who loads what is missing: of all processes that claim a key at the same time one gets it.
+
+    The usual way is: load what is `mine`, `keep` it, and `release` whatever happened. Then, if there are
+    `others`, `wait`, and claim these anew.
+
+    Attributes:
+        found: what is there meanwhile.
+        mine: the keys that this process is to load now. It has them until it keeps or releases them, or
+            dies.
+        others: the keys that another process is loading.
+    """
+
+    found: Mapping[K, TierValue]
+    mine: Sequence[K]
+    others: Sequence[K]
+
+    async def keep(self, values: Mapping[K, TierValue]) -> set[K]:
+        """Keep values of keys that are `mine`, for all processes, and give up the claim to those.
+
+        Returns:
+            Those that somebody dropped while they were loaded. They are not kept, and should be kept
+            nowhere else.
+        """
+        ...
+
+    def keep_sync(self, values: Mapping[K, TierValue]) -> set[K]:
+        """The blocking twin of `keep`."""
+        ...
+
+    def release(self) -> None:
+        """Give up the claim to all keys that were not kept, so that others may load them. Neither waits nor
+        raises; may be called again.
+        """
+        ...
+
+    async def wait(self) -> None:
+        """Return when there is news of one of the `others`: it is there, or somebody else may load it."""
+        ...
+
+    def wait_sync(self) -> None:
+        """The blocking twin of `wait`."""
+        ...
+
+
+class Tier(Protocol[K]):
+    """Keeps values for several processes, behind the caches that each of them has.
+
+    What is kept under a key that was dropped while its value was loaded counts as dropped.
+    """
+
+    async def get_many(self, keys: Iterable[K]) -> dict[K, TierValue]:
+        """What is there for these keys, in their order."""
+        ...
+
+    def get_many_sync(self, keys: Iterable[K]) -> dict[K, TierValue]:
+        """The blocking twin of `get_many`."""
+        ...
+
+    async def set_many(self, values: Mapping[K, TierValue]) -> None:
+        """Keep values, each for its `ttl`, whatever was there."""
+        ...
+
+    def set_many_sync(self, values: Mapping[K, TierValue]) -> None:
+        """The blocking twin of `set_many`."""
+        ...
+
+    async def delete(self, keys: Iterable[K]) -> None:
+        """Drop the values of these keys, also those that are being loaded."""
+        ...
+
+    def delete_sync(self, keys: Iterable[K]) -> None:
+        """The blocking twin of `delete`."""
+        ...
+
+    async def delete_tag(self, tag: str) -> None:
+        """Drop all values that have this tag."""
+        ...
+
+    def delete_tag_sync(self, tag: str) -> None:
+        """The blocking twin of `delete_tag`."""
+        ...
+
+    async def delete_prefix(self, prefix: str) -> None:
+        """Drop the values of all keys that are texts and start with this one; of all keys whatever if it is
+        empty.
+        """
+        ...
+
+    def delete_prefix_sync(self, prefix: str) -> None:
+        """The blocking twin of `delete_prefix`."""
+        ...
+
+    async def claim(self, keys: Iterable[K], *, ahead: float = 0.0) -> Claim[K]:
+        """Ask for values, and to load those that are not there, in one go.
+
+        Args:
+            keys: the keys.
+            ahead: seconds: what holds for no longer counts as not there, so that it can be loaded ahead of
+                its end.
+        """
+        ...
+
+    def claim_sync(self, keys: Iterable[K], *, ahead: float = 0.0) -> Claim[K]:
+        """The blocking twin of `claim`."""
+        ...
+
+    def on_invalidate(self, callback: Callable[[Invalidation], object]) -> None:
+        """Have a callback told what must be kept no longer. It is called from a thread of the tier, soon
+        after the change, and once with `everything` whenever changes may have been missed, such as when a
+        connection was lost and when it is there again.
+        """
         ...
 
 
