@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from batchkit._adaptive import AdaptiveLimiter
 from batchkit._batcher import Batcher
 from batchkit._cache import TTLCache
+from batchkit._call import CallInfo, current_call
 from batchkit._concurrency import ConcurrencyLimiter
 from batchkit._events import (
     BatchSplit,
@@ -31,24 +32,32 @@ from batchkit._limiters import TokenBucket
 from batchkit._reservation import Reservation
 from batchkit._values import (
     CacheStatistics,
+    CheckpointStatistics,
     ConcurrencyStatistics,
     Decision,
+    Entry,
     FleetConcurrencyStatistics,
     FleetStatistics,
     LimiterStatistics,
     Outcome,
     RunReport,
 )
+from batchkit.checkpoints import SQLiteCheckpoint
 from batchkit.exceptions import (
     AcquireTimeout,
     BatchFailed,
     BatchkitError,
     CallCancelled,
+    CheckpointError,
+    CheckpointLocked,
     CostExceedsBurst,
+    FailedEarlier,
     InvalidCost,
     LimiterClosed,
     LimiterUnavailable,
     LoadFailed,
+    NoCurrentCall,
+    NotStorable,
 )
 from batchkit.retries import Retry
 
@@ -68,12 +77,18 @@ __all__ = [
     "CacheStatistics",
     "CallCancelled",
     "CallFinished",
+    "CallInfo",
     "CallStarted",
+    "CheckpointError",
+    "CheckpointLocked",
+    "CheckpointStatistics",
     "ConcurrencyLimiter",
     "ConcurrencyStatistics",
     "CostExceedsBurst",
     "Decision",
+    "Entry",
     "Event",
+    "FailedEarlier",
     "FleetConcurrencyStatistics",
     "FleetStatistics",
     "Hook",
@@ -84,6 +99,8 @@ __all__ = [
     "LimiterStatistics",
     "LimiterUnavailable",
     "LoadFailed",
+    "NoCurrentCall",
+    "NotStorable",
     "Outcome",
     "OutcomeStream",
     "Paused",
@@ -96,12 +113,14 @@ __all__ = [
     "RunFinished",
     "RunReport",
     "RunStarted",
+    "SQLiteCheckpoint",
     "TTLCache",
     "TokenBucket",
     "Unavailable",
     "Waited",
     "all_of",
     "batched",
+    "current_call",
     "limited",
 ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from attrs import field, frozen
 
@@ -115,6 +115,49 @@ class FleetConcurrencyStatistics(ConcurrencyStatistics):
 
 
 @frozen
+class Entry:
+    """What a checkpoint knows about one item.
+
+    Attributes:
+        key: the item's.
+        value: what the function returned; None if it failed.
+        error: type and words of the error with which it failed, or None.
+        attempts: calls that the item took part in.
+        seconds: what its last call took.
+        item: the item, of those that failed; as a text (its `repr`) where JSON cannot hold it.
+    """
+
+    key: str
+    value: Any = None
+    error: str | None = None
+    attempts: int = 1
+    seconds: float = 0.0
+    item: Any = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the item has a value (which may be None)."""
+        return self.error is None
+
+
+@frozen
+class CheckpointStatistics:
+    """What a checkpoint holds for one executor.
+
+    Attributes:
+        succeeded: items with a value.
+        failed: items with an error.
+        outdated: items of other versions of the function; `compact` drops them.
+        bytes: size of the file, what other executors have in it included.
+    """
+
+    succeeded: int
+    failed: int
+    outdated: int
+    bytes: int
+
+
+@frozen
 class CacheStatistics:
     """What a cache did so far.
 
@@ -205,3 +248,14 @@ class RunReport(Generic[T, R]):
 
 AnyOutcome = Outcome[Any, Any]
 AnyReport = RunReport[Any, Any]
+
+
+def described(error: BaseException) -> str:
+    """Type and words of an error; of a group, also those of its errors."""
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    words = str(error)
+    if isinstance(error, BaseExceptionGroup):
+        group = cast(BaseExceptionGroup[BaseException], error)
+        words += f" [{'; '.join(described(each) for each in group.exceptions)}]"
+    return f"{name}: {words}" if words else name

@@ -11,11 +11,12 @@ from attrs import frozen
 from batchkit._core.controller import Sample, SharedController
 from batchkit._events import Event, Hook
 from batchkit._parking import Parker, SyncParker
-from batchkit._values import Decision
+from batchkit._values import Decision, Entry
 
 __all__ = [
     "Adjustable",
     "Cache",
+    "Checkpoint",
     "Claim",
     "Clock",
     "Codec",
@@ -152,6 +153,44 @@ class Cache(Protocol[K, V]):
 
     def set(self, key: K, value: V) -> None:
         """Keep a value."""
+        ...
+
+
+class Checkpoint(Protocol):
+    """Remembers what became of items, so that a later run goes on where this one ended.
+
+    It is used from one thread at a time, and may block it.
+
+    Attributes:
+        version: of the function, as the user counts it. What another version left is not found.
+    """
+
+    version: str
+
+    def open(self, name: str) -> None:
+        """Begin to work for the executor of that name.
+
+        Raises:
+            CheckpointLocked: another run has it.
+            CheckpointError: it cannot be used.
+        """
+        ...
+
+    def find(self, keys: Sequence[str]) -> Mapping[str, Entry]:
+        """What is known about these items; those that are to be called are not among them."""
+        ...
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Keep all of these or, where it raises, none. When it returns they outlive the process.
+
+        Raises:
+            NotStorable: a value cannot be kept.
+            CheckpointError: nothing can be written.
+        """
+        ...
+
+    def close(self) -> None:
+        """End the work; may be called again."""
         ...
 
 

@@ -7,11 +7,16 @@ __all__ = [
     "BatchFailed",
     "BatchkitError",
     "CallCancelled",
+    "CheckpointError",
+    "CheckpointLocked",
     "CostExceedsBurst",
+    "FailedEarlier",
     "InvalidCost",
     "LimiterClosed",
     "LimiterUnavailable",
     "LoadFailed",
+    "NoCurrentCall",
+    "NotStorable",
 ]
 
 
@@ -59,3 +64,43 @@ class CallCancelled(BatchkitError):
 
 class LoadFailed(BatchkitError):
     """A loader answered wrongly (wrong length, wrong type), or asked for the key that it is loading."""
+
+
+class CheckpointError(BatchkitError):
+    """A checkpoint cannot be used: its file is damaged, another program's or a newer version's, or it cannot
+    be written. The message names the file and says what may help; the cause is the database's own error.
+    """
+
+
+class CheckpointLocked(CheckpointError):
+    """Another run has the checkpoint, in this process or another.
+
+    Attributes:
+        process: the number of the other process, if it is known.
+    """
+
+    def __init__(self, message: str, *, process: int | None = None) -> None:
+        super().__init__(message)
+        self.process = process
+
+
+class NotStorable(CheckpointError, TypeError):
+    """A value that the checkpoint's codec cannot keep. Nothing of what was to be written with it was written.
+
+    Attributes:
+        key: of the item whose value it is.
+    """
+
+    def __init__(self, message: str, *, key: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class FailedEarlier(BatchkitError):
+    """An item that failed in an earlier run, says the checkpoint; the message has the type and the words of
+    the error. It is called again with `retry_failed=True`.
+    """
+
+
+class NoCurrentCall(BatchkitError, LookupError):
+    """`current_call()` was asked where no executor runs."""

@@ -1,10 +1,11 @@
-"""For tests, ours and users': a clock that is moved by hand, and a hook that records."""
+"""For tests, ours and users': a clock that is moved by hand, a hook that records, a call that is none."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Hashable
+from collections.abc import Awaitable, Generator, Hashable
+from contextlib import contextmanager
 from heapq import heappop, heappush
 from math import inf, isfinite
 from typing import TypeVar
@@ -13,10 +14,11 @@ import anyio
 
 from batchkit import _parking
 from batchkit._background import spawn
+from batchkit._call import RUNNING, CallInfo
 from batchkit._parking import Parker, SyncParker, ThreadParker
 from batchkit.abc import Event
 
-__all__ = ["ManualClock", "RecordingHook"]
+__all__ = ["ManualClock", "RecordingHook", "as_call"]
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Event)
@@ -226,6 +228,16 @@ def _others_wait() -> bool:
         if task is not this and (waits_for is None or waits_for.done()):
             return False
     return True
+
+
+@contextmanager
+def as_call(info: CallInfo) -> Generator[None]:
+    """Let `current_call` answer with `info` in a block, as if an executor ran it."""
+    token = RUNNING.set(lambda: info)
+    try:
+        yield
+    finally:
+        RUNNING.reset(token)
 
 
 class RecordingHook:
