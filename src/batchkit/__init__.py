@@ -13,6 +13,7 @@ from batchkit._events import (
     BatchSplit,
     CallFinished,
     CallStarted,
+    CircuitChanged,
     Event,
     Hook,
     ItemFinished,
@@ -42,6 +43,7 @@ from batchkit._values import (
     Outcome,
     RunReport,
 )
+from batchkit.breaker import CircuitBreaker
 from batchkit.checkpoints import SQLiteCheckpoint
 from batchkit.exceptions import (
     AcquireTimeout,
@@ -50,6 +52,7 @@ from batchkit.exceptions import (
     CallCancelled,
     CheckpointError,
     CheckpointLocked,
+    CircuitOpen,
     CostExceedsBurst,
     FailedEarlier,
     InvalidCost,
@@ -82,6 +85,9 @@ __all__ = [
     "CheckpointError",
     "CheckpointLocked",
     "CheckpointStatistics",
+    "CircuitBreaker",
+    "CircuitChanged",
+    "CircuitOpen",
     "ConcurrencyLimiter",
     "ConcurrencyStatistics",
     "CostExceedsBurst",

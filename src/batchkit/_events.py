@@ -113,6 +113,21 @@ class Reconnected(Event):
 
 
 @frozen
+class CircuitChanged(Event):
+    """A circuit breaker opened, closed, or lets a probe go.
+
+    Attributes:
+        state: "open", "closed" or "half-open".
+        state_before: the old one.
+        reason: type and words of the error that opened it, as far as it was told.
+    """
+
+    state: str
+    state_before: str
+    reason: str = ""
+
+
+@frozen
 class RunStarted(Event):
     """An executor began a run.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 
 
@@ -29,3 +30,21 @@ class Forks:
 
 
 FORKS = Forks()
+
+
+class OwnLock:
+    """A lock that the child of a fork finds free: whichever thread of the parent had it is not there."""
+
+    __slots__ = ("_lock", "_process")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process = FORKS.count
+
+    def __enter__(self) -> None:
+        if self._process != FORKS.count:
+            self._lock, self._process = threading.Lock(), FORKS.count
+        self._lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -17,7 +16,7 @@ from urllib.parse import quote
 from weakref import WeakSet
 
 from batchkit._filelock import FileLock, Taken
-from batchkit._forks import FORKS
+from batchkit._forks import FORKS, OwnLock
 from batchkit._values import CheckpointStatistics, Entry
 from batchkit.abc import Codec
 from batchkit.codecs import JSON
@@ -82,7 +81,7 @@ class SQLiteCheckpoint:
         self._codec = codec
         self._retry_failed = retry_failed
         self._synchronous: Synchronous = synchronous
-        self._guard = threading.Lock()
+        self._guard = OwnLock()
         self._lock: FileLock | None = None
         self._connection: sqlite3.Connection | None = None
         self._journal: Journal | None = None
@@ -262,7 +261,6 @@ class SQLiteCheckpoint:
         if self._connection is not None:
             _FORSAKEN.append(self._connection)
         self._journal = self._connection = self._lock = None
-        self._guard = threading.Lock()
 
 
 def _lock_path(path: str, name: str) -> str:

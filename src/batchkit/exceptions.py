@@ -9,6 +9,7 @@ __all__ = [
     "CallCancelled",
     "CheckpointError",
     "CheckpointLocked",
+    "CircuitOpen",
     "CostExceedsBurst",
     "FailedEarlier",
     "InvalidCost",
@@ -64,6 +65,18 @@ class CallCancelled(BatchkitError):
 
 class LoadFailed(BatchkitError):
     """A loader answered wrongly (wrong length, wrong type), or asked for the key that it is loading."""
+
+
+class CircuitOpen(BatchkitError):
+    """No call was made: the service failed again and again, and is left alone for a while.
+
+    Attributes:
+        retry_after: seconds until it is worth asking again.
+    """
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class CheckpointError(BatchkitError):

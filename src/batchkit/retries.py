@@ -12,7 +12,6 @@ retry.delay(ConnectionResetError(), attempt=1, elapsed=0.2)  # seconds, or None 
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Callable
 from datetime import timedelta
 from math import inf
@@ -22,7 +21,7 @@ from attrs import define, field, frozen
 from attrs.validators import optional
 
 from batchkit._core.backoff import Jitter, exponential_delay
-from batchkit._forks import FORKS
+from batchkit._forks import OwnLock
 from batchkit._numbers import checked_seconds
 from batchkit.feedback import Feedback, Verdict, classify, is_transient
 
@@ -116,8 +115,7 @@ class RetryBudget:
     size: float = field(default=100.0, validator=_check_positive)
     gain: float = field(default=0.1, validator=_check_positive)
     _left: float = field(init=False)
-    _lock: threading.Lock = field(init=False, factory=threading.Lock, repr=False)
-    _process: int = field(init=False, factory=lambda: FORKS.count, repr=False)
+    _lock: OwnLock = field(init=False, factory=OwnLock, repr=False)
 
     def __attrs_post_init__(self) -> None:
         self._left = self.size
@@ -134,19 +132,14 @@ class RetryBudget:
 
     def succeeded(self) -> None:
         """A call went well."""
-        with self._own_lock():
+        with self._lock:
             self._left = min(self.size, self._left + self.gain)
 
     def failed(self) -> bool:
         """A call failed for a reason of the server's; returns whether a retry is allowed."""
-        with self._own_lock():
+        with self._lock:
             self._left = max(0.0, self._left - 1)
             return self.allows
-
-    def _own_lock(self) -> threading.Lock:
-        if self._process != FORKS.count:  # whoever held it in the parent is not here
-            self._lock, self._process = threading.Lock(), FORKS.count
-        return self._lock
 
 
 def _is_kind(on: object) -> bool:
