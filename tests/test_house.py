@@ -75,7 +75,7 @@ def test_importing_it_imports_neither_redis_nor_trio_nor_an_extra() -> None:
         [sys.executable, "-c", script], check=True, capture_output=True, text=True
     ).stdout.split()
     assert "batchkit" in loaded
-    assert not {"redis", "trio", "opentelemetry", "prometheus_client", "rich"} & set(loaded)
+    assert not {"redis", "trio", "opentelemetry", "prometheus_client", "rich", "tqdm"} & set(loaded)
 
 
 def test_the_public_names_are_there_and_sorted() -> None:
