@@ -245,30 +245,62 @@ async def test_asking_a_cache(many: bool) -> None:
     await strike_at_each_await(attempt)
 
 
-async def test_asking_a_batcher() -> None:
+@pytest.mark.parametrize("way", ["load", "load_many", "limited", "cached", "thread"])
+async def test_asking_a_batcher(way: str) -> None:
     async def attempt(striker: Striker) -> None:
         clock = ManualClock()
         calls: list[list[str]] = []
+        running = 0
         answers: list[str] = []
+        done = anyio.Event()
 
         async def load_many(keys: list[str]) -> list[str]:
+            nonlocal running
             calls.append(keys)
-            await clock.sleep(1)
+            running += 1
+            try:
+                await clock.sleep(1)
+            finally:
+                running -= 1
             return keys
 
-        batcher: Batcher[str, str] = Batcher(load_many, max_wait=0.5, clock=clock)
+        def load_many_sync(keys: list[str]) -> list[str]:
+            calls.append(keys)
+            return keys
 
-        async def ask(key: str) -> None:
-            answers.append(await batcher.load(key))
+        bucket = TokenBucket(rate=1, burst=1, clock=clock)
+        batcher: Batcher[str, str] = Batcher(
+            load_many_sync if way == "thread" else load_many,
+            max_batch_size=2,
+            max_wait=0.5,
+            max_in_flight=1,
+            limiter=bucket if way == "limited" else None,
+            cache={} if way == "cached" else None,
+            clock=clock,
+        )
+
+        async def ask(keys: str) -> None:
+            if way == "load_many":
+                answers.extend(await batcher.load_many(keys))
+            else:
+                answers.extend([await batcher.load(key) for key in keys])
+            done.set()
 
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(striker.run, ask("a"))
+            tasks.start_soon(striker.run, ask("abc"))
+            await settle()
             tasks.start_soon(ask, "b")
-            await clock.run_for(5)
-        assert "b" in answers
-        assert sum("b" in keys for keys in calls) == 1
-        assert not batcher._under_way
-        assert not batcher._open
+            if way == "thread":
+                await done.wait()
+            await clock.run_for(9)
+        assert answers.count("b") in (1, 2)
+        asked = [key for keys in calls for key in keys]
+        assert asked.count("b") <= (1 if way == "cached" else 2)
+        assert (running, bucket.statistics().waiting) == (0, 0)
+        keys = batcher._loading._keys
+        assert (keys.gathering.waiting, keys.gathering.under_way) == (0, 0)
+        assert not keys._loads
+        assert not batcher._loading._gatherers
 
     await strike_at_each_await(attempt)
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from contextvars import copy_context
-from typing import Any, Protocol
+import sys
+import threading
+from asyncio import get_running_loop
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from contextvars import Context, copy_context
+from typing import Any, Final, Protocol, cast
 
 from batchkit._parking import in_trio
+
+_modules: Final = sys.modules
 
 
 class Cancellable(Protocol):
@@ -35,19 +40,108 @@ def spawn(work: Callable[[], Coroutine[Any, Any, None]], on_end: Callable[[], No
     return _AsyncioTask(task)
 
 
+def run_apart(
+    work: Callable[[], Coroutine[Any, Any, None]],
+    work_sync: Callable[[], None],
+    on_end: Callable[[], None],
+) -> object:
+    """Run work for its own sake, in no context: as a task if an event loop runs here, or else in a thread.
+
+    Args:
+        work: the task, as for `spawn`.
+        work_sync: its blocking twin.
+        on_end: called when either has ended.
+
+    Returns:
+        What the caller keeps until then.
+    """
+    nobody = Context()
+    if runs_loop():
+        return nobody.run(spawn, work, on_end)
+
+    def run() -> None:
+        try:
+            nobody.run(work_sync)
+        finally:
+            on_end()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
+
+
+def runs_loop() -> bool:
+    """Whether an event loop runs in this thread."""
+    return in_trio() or asyncio._get_running_loop() is not None
+
+
+def domain() -> Hashable:
+    """The event loop that runs here: what the parkers of its tasks have as theirs.
+
+    Raises:
+        RuntimeError: none is running.
+    """
+    if "trio" in _modules and (lowlevel := _modules["trio"].lowlevel).in_trio_task():
+        return cast(Hashable, lowlevel.current_trio_token())
+    return get_running_loop()
+
+
+async def turn() -> None:
+    """Let the tasks that are ready have their turn."""
+    if in_trio():
+        import trio
+
+        await trio.lowlevel.checkpoint()  # those in the same round as this task may come after it
+        await trio.lowlevel.checkpoint()
+    else:
+        await asyncio.sleep(0)
+
+
+def is_open(domain: Hashable) -> bool:
+    """Whether an event loop may still run."""
+    if isinstance(domain, asyncio.AbstractEventLoop):
+        return not domain.is_closed()
+    return call_in(domain, lambda: None)
+
+
+def call_in(domain: Hashable, callback: Callable[[], object]) -> bool:
+    """Have something called in an event loop, from anywhere: at once if it runs here.
+
+    Returns:
+        False if it is closed. One that stands still takes the call, and may never make it.
+    """
+    if isinstance(domain, asyncio.AbstractEventLoop):
+        return _call_in_asyncio(domain, callback)
+    import trio
+
+    token = cast(trio.lowlevel.TrioToken, domain)
+    if in_trio() and trio.lowlevel.current_trio_token() is token:
+        callback()
+        return True
+    try:
+        token.run_sync_soon(callback)
+    except trio.RunFinishedError:
+        return False
+    return True
+
+
+def _call_in_asyncio(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> bool:
+    if asyncio._get_running_loop() is loop:
+        callback()
+        return True
+    try:
+        loop.call_soon_threadsafe(callback)
+    except RuntimeError:  # it is closed
+        return False
+    return True
+
+
 class _AsyncioTask:
     def __init__(self, task: asyncio.Task[None]) -> None:
         self._task = task
 
     def cancel(self) -> None:
-        loop = self._task.get_loop()
-        if asyncio._get_running_loop() is loop:
-            self._task.cancel()
-            return
-        try:
-            loop.call_soon_threadsafe(self._task.cancel)
-        except RuntimeError:  # the loop is closed, and its tasks with it
-            return
+        call_in(self._task.get_loop(), self._task.cancel)  # if the loop is closed, so are its tasks
 
 
 def _spawn_on_trio(work: Callable[[], Awaitable[None]], on_end: Callable[[], None]) -> Cancellable:
@@ -72,12 +166,4 @@ class _TrioTask:
         self._token = token
 
     def cancel(self) -> None:
-        import trio
-
-        if in_trio() and trio.lowlevel.current_trio_token() is self._token:
-            self._scope.cancel()
-            return
-        try:
-            self._token.run_sync_soon(self._scope.cancel)
-        except trio.RunFinishedError:
-            return
+        call_in(self._token, self._scope.cancel)

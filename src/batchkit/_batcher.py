@@ -2,206 +2,433 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Hashable, Iterable
+import logging
+import sys
+from asyncio import AbstractEventLoop, Future, get_running_loop
+from collections.abc import Callable, Hashable, Iterable, Mapping, MutableMapping, Sequence
 from enum import Enum, auto
 from functools import partial
-from math import inf
-from typing import Any, Generic, TypeVar, cast
+from itertools import islice
+from typing import Any, Final, Generic, Literal, TypeVar, cast, overload
 
+import anyio.to_thread
 from attrs import define
 
+from batchkit._background import domain, run_apart
 from batchkit._clock import MONOTONIC
-from batchkit._core.batching import Gathering, values_by_key
-from batchkit._dispatch import Cost, Dispatch, checked_async
-from batchkit._events import Hook
-from batchkit._flight import Abandoned, Flight
-from batchkit._parking import Parker
-from batchkit.abc import Cache, Clock, Limiter, LoadMany
-from batchkit.exceptions import LoadFailed
+from batchkit._core.gathering import Gathering
+from batchkit._dispatch import Cost, Dispatch, is_async
+from batchkit._events import Hook, PrefetchFailed, emit
+from batchkit._keys import Keys
+from batchkit._loading import Loading, Rules
+from batchkit._loads import LOST, PENDING, Failure, Load, NoValue
+from batchkit._memo import Memo
+from batchkit._numbers import checked_seconds
+from batchkit._waiters import waiter
+from batchkit.abc import Cache, Clearable, Clock, Limiter, LoadMany
+from batchkit.retries import Retry
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
+
+_modules: Final = sys.modules
+_log = logging.getLogger("batchkit")
+
+LoadManySync = Callable[[list[K]], Mapping[K, Any] | Iterable[Any]]
 
 
 class _Missing(Enum):
     MISSING = auto()
 
 
+_MISSING: Final = _Missing.MISSING
+
+
 class Batcher(Generic[K, V]):
     """Gathers the keys that callers ask for at about the same time into one call of `load_many`.
 
-    A key that is on its way already is not asked for again; a caller that is cancelled harms nobody. May be
-    shared by event loops: each gathers batches of its own, and joins what another has on its way.
+    A key that is on its way already is not asked for again. A caller that is cancelled harms nobody, and a
+    call that nobody waits for any more is stopped. May be shared by event loops and threads: all of them
+    gather together.
+
+    A batch leaves when it is full, or when no call is under way and the tasks that are ready have had their
+    turn; otherwise when no key came for a quarter of `max_wait`, and `max_wait` after its first key at the
+    latest; but never while `max_in_flight` calls are under way.
 
     Args:
         load_many: gets a list of distinct keys; returns a mapping, or a sequence with a value for each
             key. A key that it does not know is left out of a mapping; an exception as a value is that
-            key's error.
+            key's error. It is async, or a plain function: that one runs in a thread.
         max_batch_size: keys in one call at most.
-        max_wait: seconds that the first key of a batch waits for others to join it.
-        cache: keeps the values; without one, each is forgotten when its callers have it.
+        max_wait: seconds that a key waits for others to join it, while calls are under way.
+        max_in_flight: calls under way at most. Meanwhile keys gather, so that load makes the calls larger.
+        cache: keeps the values: a `TTLCache`, or a dictionary, which keeps them for as long as you keep it.
+            Without one, each is forgotten when its callers have it.
         default: the value of keys that `load_many` leaves out; without one, they are a `KeyError` for
             their callers.
-        limiter: lets each call go, at `cost` permits (a number, or a function of the keys) and `priority`.
+        split: whether a call that fails is made again for each half of its keys, until the bad keys stand
+            alone: at most `1 + 2*k*ceil(log2 n)` calls for `k` bad keys among `n`. Not done after a refusal
+            for coming too fast, or a wrong answer.
+        retry: when a call that failed is made again, before it is split; each attempt takes permits of its
+            own.
+        limiter: lets each call go, at `cost` permits (a number, or a function of the keys).
+        priority: of keys for which no other one is given; a call has the highest one of its keys.
+        patience: seconds of waiting that outweigh one step of priority, so that low priorities move, too.
+        max_prefetch: keys that `prefetch` has under way at most.
         name: what it is called in events and errors.
-        hooks: called with each event: `CallStarted`, `CallFinished`.
+        hooks: called with each event: `CallStarted`, `CallFinished`, `BatchSplit`, `PrefetchFailed`.
         clock: for tests, `batchkit.testing.ManualClock`.
 
     Raises:
-        ValueError: a size or a wait that is none.
-        TypeError: the function is not async.
+        ValueError: a number that is none.
+        TypeError: `load_many` is no function.
     """
 
     def __init__(
         self,
-        load_many: LoadMany[K],
+        load_many: LoadMany[K] | LoadManySync[K],
         *,
         max_batch_size: int = 50,
         max_wait: float = 0.005,
-        cache: Cache[K, V] | None = None,
-        default: V | _Missing = _Missing.MISSING,
+        max_in_flight: int = 10,
+        cache: Cache[K, V] | MutableMapping[K, V] | None = None,
+        default: V | _Missing = _MISSING,
+        split: bool = True,
+        retry: Retry | None = None,
         limiter: Limiter | None = None,
         cost: Callable[[list[K]], Cost] | Cost = 1,
         priority: int = 0,
+        patience: float = 10.0,
+        max_prefetch: int = 1_000,
         name: str = "batcher",
         hooks: Iterable[Hook] = (),
         clock: Clock = MONOTONIC,
     ) -> None:
-        if max_batch_size.__class__ is not int or max_batch_size < 1:
-            raise ValueError(f"max_batch_size is a whole number of keys, 1 or more, not {max_batch_size!r}")
-        if isinstance(max_wait, bool) or not 0 <= max_wait < inf:
-            raise ValueError(f"max_wait is a number of seconds, 0 or more, not {max_wait!r}")
         self.name = name
-        self._max_batch_size = max_batch_size
-        self._max_wait = max_wait
-        self._cache = cache
+        self._max_batch_size = _checked_count("max_batch_size", max_batch_size)
+        self._max_wait = checked_seconds("max_wait", max_wait)
+        self._max_in_flight = _checked_count("max_in_flight", max_in_flight)
+        self._max_prefetch = _checked_count("max_prefetch", max_prefetch)
         self._default = default
-        self._clock = clock
-        self._dispatch = Dispatch(
-            checked_async(load_many),
+        self._priority = priority
+        self._hooks = tuple(hooks)
+        plain_dict = isinstance(cache, dict) and cache.__class__ is dict
+        self._memo: dict[K, V] = cast(dict[K, V], cache) if plain_dict else {}  # is asked without a lock
+        self._cache = Memo(cache) if isinstance(cache, MutableMapping) else cache
+        self._prefetches: set[_Prefetch] = set()
+
+        way = partial(
+            Dispatch[list[K], Any],
             name=name,
             clock=clock,
             limiter=limiter,
             cost=cost,
             priority=priority,
-            hooks=hooks,
+            hooks=self._hooks,
         )
-        self._lock = threading.Lock()
-        self._open: dict[Hashable, _Batch[K]] = {}  # by event loop
-        self._under_way: dict[K, _Batch[K]] = {}  # gathering or loading
+        plain = None if is_async(load_many) else cast(LoadManySync[K], load_many)
+        rules = Rules(
+            dispatch=way(load_many if plain is None else _in_a_thread(plain)),
+            dispatch_sync=None if plain is None else way(plain),
+            limited=limiter is not None,
+            retry=retry,
+            split=split,
+            name=name,
+            hooks=self._hooks,
+            clock=clock,
+        )
+        gathering: Gathering[Load[K]] = Gathering(
+            max_batch_size, self._max_wait, max_in_flight, checked_seconds("patience", patience)
+        )
+        self._loading = Loading(rules, Keys(gathering, self._cache, clock.now, name))
 
-    async def load(self, key: K) -> V:
+    async def load(self, key: K, *, priority: int | None = None) -> V:
         """The value of a key.
+
+        Args:
+            key: the key.
+            priority: in place of the batcher's own; higher goes first.
 
         Raises:
             KeyError: `load_many` does not know the key, and there is no default.
             LoadFailed: `load_many` answered wrongly, or asks for a key that it is loading.
             Exception: what `load_many` raised, or returned as the value of this key.
         """
-        return (await self.load_many([key]))[key]
+        if (known := self._memo.get(key, _MISSING)) is not _MISSING:
+            return known
+        here = domain() if "trio" in _modules else get_running_loop()
+        ringing = Future[None](loop=here) if isinstance(here, AbstractEventLoop) else waiter(here)
+        load = self._loading.ask(key, self._priority if priority is None else priority, here, ringing)
+        if load.answer is PENDING:
+            try:
+                await ringing
+            except BaseException:
+                self._loading.leave((load,))
+                raise
+        answer = load.answer
+        if isinstance(answer, NoValue):
+            if answer is LOST:
+                return (await self.load_many((key,), priority=priority))[key]
+            return self._stand_in(answer, key)
+        return answer  # type: ignore[no-any-return]  # a cast would be a call
 
-    async def load_many(self, keys: Iterable[K]) -> dict[K, V]:
-        """The values of many keys, in the order of the keys; each distinct key once.
+    def load_sync(self, key: K, *, priority: int | None = None) -> V:
+        """The blocking twin of `load`, for threads.
+
+        Where `load_many` is a plain function, one of the threads that wait calls it for all of them. An async
+        one is run by an event loop whose tasks have used this batcher.
 
         Raises:
-            KeyError: as `load` does, for the first key that fails.
+            RuntimeError: `load_many` is async, and there is no such event loop; or one runs in this thread,
+                and would be blocked.
+        """
+        return self.load_many_sync((key,), priority=priority)[key]
+
+    @overload
+    async def load_many(
+        self, keys: Iterable[K], *, priority: int | None = None, return_exceptions: Literal[False] = False
+    ) -> dict[K, V]: ...
+
+    @overload
+    async def load_many(
+        self, keys: Iterable[K], *, priority: int | None = None, return_exceptions: Literal[True]
+    ) -> dict[K, V | Exception]: ...
+
+    async def load_many(
+        self, keys: Iterable[K], *, priority: int | None = None, return_exceptions: bool = False
+    ) -> dict[K, V] | dict[K, V | Exception]:
+        """The values of many keys, in the order of the keys; each distinct key once.
+
+        Args:
+            keys: the keys; more than fit into a call are several calls.
+            priority: in place of the batcher's own; higher goes first.
+            return_exceptions: whether an error stands as the value of its key, instead of being raised.
+
+        Raises:
+            KeyError: as `load` does, for the first key that fails, when all have their answers.
             LoadFailed: likewise.
             Exception: likewise.
         """
         wanted = list(dict.fromkeys(keys))
-        values, batches = self._look_up(wanted)
-        for batch in dict.fromkeys(batches.values()):
-            try:
-                values.update(await batch.flight.join())
-            except Abandoned:
-                values.update(await self.load_many(key for key in wanted if batches.get(key) is batch))
-        return {key: self._picked(key, values) for key in wanted}
+        answers, missing = self._known(wanted)
+        here = domain()
+        while missing:
+            values, loads = self._loading.ask_all(missing, self._rank(priority), here)
+            await self._wait(loads, here)
+            missing = _note(answers, values, loads)
+        return self._all_picked(wanted, answers, return_exceptions)
+
+    @overload
+    def load_many_sync(
+        self, keys: Iterable[K], *, priority: int | None = None, return_exceptions: Literal[False] = False
+    ) -> dict[K, V]: ...
+
+    @overload
+    def load_many_sync(
+        self, keys: Iterable[K], *, priority: int | None = None, return_exceptions: Literal[True]
+    ) -> dict[K, V | Exception]: ...
+
+    def load_many_sync(
+        self, keys: Iterable[K], *, priority: int | None = None, return_exceptions: bool = False
+    ) -> dict[K, V] | dict[K, V | Exception]:
+        """The blocking twin of `load_many`, for threads.
+
+        Raises:
+            RuntimeError: as `load_sync` does.
+        """
+        wanted = list(dict.fromkeys(keys))
+        answers, missing = self._known(wanted)
+        while missing:
+            values, loads = self._loading.ask_all_sync(missing, self._rank(priority))
+            self._wait_sync(loads)
+            missing = _note(answers, values, loads)
+        return self._all_picked(wanted, answers, return_exceptions)
+
+    def prefetch(self, keys: Iterable[K], *, priority: int | None = None) -> int:
+        """Begin to load keys that somebody will ask for soon, such as those of the next batch while this one
+        runs. Returns at once; may be called from tasks and threads.
+
+        An error is no error of those who ask later: the key is asked for again then. It is a `PrefetchFailed`
+        event, or, without hooks, logged.
+
+        Args:
+            keys: the keys; those beyond `max_prefetch` are left out.
+            priority: one below the batcher's own, if not given.
+
+        Returns:
+            How many were begun: those that were neither known nor left out.
+
+        Raises:
+            ValueError: the batcher has no cache, so that the values would be lost.
+        """
+        if self._cache is None:
+            raise ValueError(f"{self.name}: prefetch needs a cache= that keeps the values")
+        wanted = list(dict.fromkeys(keys))
+        known = self._cache.get_present(wanted)
+        room = self._max_prefetch - sum([prefetch.keys for prefetch in list(self._prefetches)])
+        missing = list(islice((key for key in wanted if key not in known), max(0, room)))
+        if missing:
+            lower = self._priority - 1 if priority is None else priority
+            prefetch = _Prefetch(len(missing))
+            self._prefetches.add(prefetch)
+            prefetch.work = run_apart(
+                partial(self._prefetch, missing, lower),
+                partial(self._prefetch_sync, missing, lower),
+                partial(self._prefetches.discard, prefetch),
+            )
+        return len(missing)
+
+    def prime(self, key: K, value: V) -> None:
+        """Keep a value that is known from elsewhere, in place of what was known of the key. Who waits for the
+        key has it at once.
+
+        Raises:
+            ValueError: the batcher has no cache.
+            TypeError: the value is an error, which no cache keeps.
+        """
+        if self._cache is None:
+            raise ValueError(f"{self.name}: prime needs a cache= that keeps the value")
+        if isinstance(value, Exception):
+            raise TypeError(f"{self.name}: errors are not kept: {type(value).__name__}")
+        self._loading.prime(key, value)
+
+    def clear(self, key: K) -> None:
+        """Forget the value of a key, since it has changed. Who asks from now on gets a value that is loaded
+        from now on: one that is on its way goes to those who wait for it already, and is not kept.
+
+        Raises:
+            TypeError: the cache has no `delete`.
+        """
+        forget = partial(self._clearable("delete").delete, key) if self._cache is not None else _nothing
+        self._loading.outdate((key,), forget)
+
+    def clear_all(self) -> None:
+        """Forget all values.
+
+        Raises:
+            TypeError: the cache has no `clear`.
+        """
+        forget = self._clearable("clear").clear if self._cache is not None else _nothing
+        self._loading.outdate(None, forget)
 
     def __repr__(self) -> str:
         return (
-            f"Batcher(max_batch_size={self._max_batch_size}, max_wait={self._max_wait:g}, name={self.name!r})"
+            f"Batcher(max_batch_size={self._max_batch_size}, max_wait={self._max_wait:g}, "
+            f"max_in_flight={self._max_in_flight}, name={self.name!r})"
         )
 
-    def _look_up(self, keys: list[K]) -> tuple[dict[K, Any], dict[K, _Batch[K]]]:
-        """The values that the cache has, and the batches that the other keys are in.
+    def _rank(self, priority: int | None) -> int:
+        return self._priority if priority is None else priority
 
-        Under one lock, since a batch keeps its values before it ends: so a key is found in one of the two.
-        """
-        with self._lock:
-            values: dict[K, Any] = {} if self._cache is None else {**self._cache.get_present(keys)}
-            missing = [key for key in keys if key not in values]
-            return values, {key: self._under_way.get(key) or self._enlist(key) for key in missing}
-
-    def _enlist(self, key: K) -> _Batch[K]:
-        parker = self._clock.parker()
-        batch = self._open.get(parker.domain)
-        if batch is None:
-            batch = self._open[parker.domain] = self._new_batch(parker)
-        batch.gathering.add(key, self._clock.now())
-        self._under_way[key] = batch
-        if batch.gathering.full:
-            self._close(batch)
-            batch.parker.unpark()
-        return batch
-
-    def _new_batch(self, parker: Parker) -> _Batch[K]:
-        gathering = Gathering[K](self._max_batch_size, self._max_wait)
-        batch = _Batch(gathering, parker, Flight(self.name, self._clock, lambda _: self._forget(batch)))
-        batch.flight.launch(partial(self._gather_and_load, batch))
-        return batch
-
-    def _close(self, batch: _Batch[K]) -> None:
-        if self._open.get(batch.parker.domain) is batch:
-            del self._open[batch.parker.domain]
-
-    async def _gather_and_load(self, batch: _Batch[K]) -> dict[K, Any]:
-        gathering = batch.gathering
-        while not gathering.full and self._clock.now() < gathering.due:
-            await batch.parker.park(gathering.due)
-        with self._lock:
-            self._close(batch)
-        keys = gathering.keys
-        answer = await self._dispatch.call(list(keys), len(keys))
+    async def _wait(self, loads: Sequence[Load[K]], here: Hashable) -> None:
         try:
-            values = values_by_key(answer, keys)
-        except ValueError as error:
-            raise LoadFailed(f"{self.name}: {error}") from error
-        self._keep(values)
-        return values
+            for load in loads:
+                if load.answer is PENDING:
+                    ringing = waiter(here)
+                    load.waiters.append(ringing)
+                    if load.answer is PENDING:  # it may have landed just now, in another thread
+                        await ringing
+        except BaseException:
+            self._loading.leave(loads)
+            raise
 
-    def _keep(self, values: dict[K, Any]) -> None:
-        if self._cache is not None:
-            for key, value in values.items():
-                if not isinstance(value, Exception):
-                    self._cache.set(key, value)
+    def _wait_sync(self, loads: Sequence[Load[K]]) -> None:
+        try:
+            for load in loads:
+                if load.answer is PENDING:
+                    self._loading.wait_sync(load)
+        except BaseException:
+            self._loading.leave(loads)
+            raise
 
-    def _forget(self, batch: _Batch[K]) -> None:
-        with self._lock:
-            self._close(batch)
-            for key in batch.gathering.keys:
-                if self._under_way.get(key) is batch:
-                    del self._under_way[key]
+    def _known(self, wanted: list[K]) -> tuple[dict[K, Any], list[K]]:
+        """What needs no lock to be known, and the other keys."""
+        memo = self._memo
+        if not memo:
+            return {}, wanted
+        known: dict[K, Any] = {key: memo[key] for key in wanted if key in memo}
+        return known, [key for key in wanted if key not in known]
 
-    def _picked(self, key: K, values: dict[K, Any]) -> V:
-        value = values.get(key, self._default)
-        if value is _Missing.MISSING:
+    def _all_picked(
+        self, wanted: list[K], answers: dict[K, Any], return_exceptions: bool
+    ) -> dict[K, V] | dict[K, V | Exception]:
+        pick = self._value_or_error if return_exceptions else self._value
+        return {key: pick(answers[key], key) for key in wanted}
+
+    def _value(self, answer: Any, key: K) -> V:
+        return self._stand_in(answer, key) if isinstance(answer, NoValue) else cast(V, answer)
+
+    def _value_or_error(self, answer: Any, key: K) -> V | Exception:
+        try:
+            return self._value(answer, key)
+        except Exception as error:
+            return error
+
+    def _stand_in(self, answer: NoValue, key: K) -> V:
+        if isinstance(answer, Failure):
+            raise answer.raised()
+        if self._default is _MISSING:
             raise KeyError(key)
-        if isinstance(value, Exception):
-            raise value
-        return cast(V, value)
+        return self._default
+
+    async def _prefetch(self, keys: list[K], priority: int) -> None:
+        try:
+            self._tell_failed(await self.load_many(keys, priority=priority, return_exceptions=True))
+        except Exception as error:
+            self._tell_failed(dict.fromkeys(keys, error))
+
+    def _prefetch_sync(self, keys: list[K], priority: int) -> None:
+        try:
+            self._tell_failed(self.load_many_sync(keys, priority=priority, return_exceptions=True))
+        except Exception as error:
+            self._tell_failed(dict.fromkeys(keys, error))
+
+    def _tell_failed(self, answers: Mapping[K, V | Exception]) -> None:
+        failed = {key: answer for key, answer in answers.items() if isinstance(answer, Exception)}
+        for key, error in failed.items():
+            emit(self._hooks, PrefetchFailed(self.name, key, error))
+        if failed and not self._hooks:
+            kinds = ", ".join(sorted({type(error).__name__ for error in failed.values()}))
+            _log.warning("%s: %d keys could not be prefetched: %s", self.name, len(failed), kinds)
+
+    def _clearable(self, method: str) -> Clearable:
+        if not isinstance(self._cache, Clearable):
+            raise TypeError(f"{self.name}: {type(self._cache).__name__} has no {method}")
+        return self._cache
 
 
 @define(eq=False)
-class _Batch(Generic[K]):
-    """Keys that are gathered, or on their way.
+class _Prefetch:
+    """Keys that are being prefetched.
 
     Attributes:
-        gathering: the keys.
-        parker: what its task waits with while it gathers.
-        flight: its call.
+        keys: how many.
+        work: the task, or the thread.
     """
 
-    gathering: Gathering[K]
-    parker: Parker
-    flight: Flight[dict[K, Any]]
+    keys: int
+    work: object = None
+
+
+def _note(answers: dict[K, Any], values: Mapping[K, Any], loads: Iterable[Load[K]]) -> list[K]:
+    """Put what came to the other answers; returns the keys whose calls were lost."""
+    answers.update(values)
+    answers.update([(load.key, load.answer) for load in loads])
+    return [load.key for load in loads if load.answer is LOST]
+
+
+def _in_a_thread(function: LoadManySync[K]) -> LoadMany[K]:
+    async def call(keys: list[K]) -> Mapping[K, Any] | Iterable[Any]:
+        return await anyio.to_thread.run_sync(function, keys)
+
+    return call
+
+
+def _nothing() -> None:
+    """Where no cache is, nothing has to be forgotten."""
+
+
+def _checked_count(name: str, count: int) -> int:
+    if count.__class__ is not int or count < 1:
+        raise ValueError(f"{name} is a whole number, 1 or more, not {count!r}")
+    return count

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any, Final, Generic, TypeVar, cast
 
 from attrs import frozen
@@ -65,7 +65,7 @@ class Dispatch(Generic[A, R]):
 
     def __init__(
         self,
-        function: Callable[[A], Awaitable[R]],
+        function: Callable[[A], Awaitable[R]] | Callable[[A], R],
         *,
         name: str,
         clock: Clock,
@@ -99,8 +99,14 @@ class Dispatch(Generic[A, R]):
             raise attempt.error
         return cast(R, attempt.value)
 
-    async def attempt(self, argument: A, size: int = 1) -> Attempt[R]:
-        """The same, with the error as a value."""
+    async def attempt(self, argument: A, size: int = 1, *, priority: int | None = None) -> Attempt[R]:
+        """The same, with the error as a value.
+
+        Args:
+            argument: what the function is called with.
+            size: items that it stands for.
+            priority: in place of the usual one.
+        """
         started = None
         try:
             if self._pace is not None:
@@ -108,13 +114,13 @@ class Dispatch(Generic[A, R]):
                 await self._pace.acquire(priority=self._priority)
                 self.pace_wait += self._clock.now() - asked
             asked = self._clock.now()
-            async with self._permit(argument) as permit:
+            async with self._permit(argument, priority) as permit:
                 if permit is not None:
                     self.quota_wait += self._clock.now() - asked
                 if self._hooks:
                     emit(self._hooks, CallStarted(self._name, size))
                 started = self._clock.now()
-                value = await self._function(argument)
+                value = await cast(Awaitable[R], self._function(argument))
                 if permit is not None:
                     hear_returned(permit, value)
         except asyncio.CancelledError as error:
@@ -130,12 +136,33 @@ class Dispatch(Generic[A, R]):
             raise
         return Attempt(value, None, self._finish(started, size, None), made=True)
 
-    def _permit(self, argument: A) -> AbstractAsyncContextManager[Permit | None]:
+    def attempt_sync(self, argument: A, size: int = 1, *, priority: int | None = None) -> Attempt[R]:
+        """The blocking twin of `attempt`, for a plain function; it has no pace."""
+        started = None
+        try:
+            asked = self._clock.now()
+            with self._permit(argument, priority) as permit:
+                if permit is not None:
+                    self.quota_wait += self._clock.now() - asked
+                if self._hooks:
+                    emit(self._hooks, CallStarted(self._name, size))
+                started = self._clock.now()
+                value = cast(R, self._function(argument))
+                if permit is not None:
+                    hear_returned(permit, value)
+        except Exception as error:
+            return Attempt(None, error, self._finish(started, size, error), made=started is not None)
+        except BaseException as error:
+            self._finish(started, size, error)
+            raise
+        return Attempt(value, None, self._finish(started, size, None), made=True)
+
+    def _permit(self, argument: A, priority: int | None) -> Any:
         """The permits of a call; a limiter that listens learns how it ended."""
         if self._limiter is None:
             return _FREE
         cost = self._cost(argument) if callable(self._cost) else self._cost
-        return self._limiter.permit(cost, priority=self._priority)
+        return self._limiter.permit(cost, priority=self._priority if priority is None else priority)
 
     def _finish(self, started: float | None, size: int, error: BaseException | None) -> float:
         """Count a call that began, and return what it took."""
@@ -162,10 +189,23 @@ def checked_async(function: F) -> F:
     Raises:
         TypeError: it is not.
     """
-    called = getattr(function, "func", function)  # what a functools.partial calls
-    if inspect.iscoroutinefunction(called) or inspect.iscoroutinefunction(type(called).__call__):
+    if is_async(function):
         return function
     raise TypeError(f"{function!r} is no async function: make it one, with anyio.to_thread.run_sync inside")
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether what a function returns is to be awaited.
+
+    Raises:
+        TypeError: it is not to be called at all, or it yields values instead of returning one.
+    """
+    if not callable(function):
+        raise TypeError(f"{function!r} is no function")
+    called = getattr(function, "func", function)  # what a functools.partial calls
+    if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
+        raise TypeError(f"{function!r} is a generator: it yields values instead of returning one")
+    return inspect.iscoroutinefunction(called) or inspect.iscoroutinefunction(type(called).__call__)
 
 
 def _asked_to_stop() -> bool:

@@ -7,7 +7,7 @@ error in a hook is logged and harms no work.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import TypeAlias
 
 from attrs import frozen
@@ -179,6 +179,19 @@ class BatchSplit(Event):
     """
 
     size: int
+    error: Exception
+
+
+@frozen
+class PrefetchFailed(Event):
+    """A key that was prefetched has no value. Whoever asks for it later has it loaded again.
+
+    Attributes:
+        key: the key.
+        error: what its load raised.
+    """
+
+    key: Hashable
     error: Exception
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "Cache",
     "Checkpoint",
     "Claim",
+    "Clearable",
     "Clock",
     "Codec",
     "Event",
@@ -362,6 +363,19 @@ class Tier(Protocol[K]):
         after the change, and once with `everything` whenever changes may have been missed, such as when a
         connection was lost and when it is there again.
         """
+        ...
+
+
+@runtime_checkable
+class Clearable(Protocol):
+    """A cache that can be told to forget."""
+
+    def delete(self, key: Any, /) -> object:
+        """Drop a value, if it is there."""
+        ...
+
+    def clear(self) -> object:
+        """Drop all values."""
         ...
 
 

@@ -1,24 +1,12 @@
 from __future__ import annotations
 
-from math import ceil, inf, log2
+from math import ceil, log2
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchkit._core.batching import Gathering, InOrder, halves, values_by_key, values_in_order
-
-
-def test_a_batch_is_due_a_while_after_its_first_key() -> None:
-    batch: Gathering[str] = Gathering(max_size=3, max_wait=0.5)
-    assert batch.due == inf
-    batch.add("a", now=10.0)
-    batch.add("b", now=10.4)
-    assert batch.due == 10.5
-    assert not batch.full
-    batch.add("c", now=10.4)
-    assert batch.full
-    assert batch.keys == ["a", "b", "c"]
+from batchkit._core.batching import InOrder, halves, values_by_key, values_in_order, values_of
 
 
 @pytest.mark.parametrize(("size", "left", "right"), [(2, 1, 1), (3, 2, 1), (10, 5, 5)])
@@ -72,6 +60,15 @@ def test_values_by_key_from_a_mapping_that_lacks_keys_and_has_others() -> None:
 
 def test_values_by_key_from_a_sequence() -> None:
     assert values_by_key([1, 2], ["a", "b"]) == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize("answer", [[1, 2], (1, 2), {"b": 2, "a": 1}, iter([1, 2])])
+def test_values_of_keys_are_in_the_order_of_the_keys(answer: object) -> None:
+    assert values_of(answer, ["a", "b"], None) == [1, 2]
+
+
+def test_a_value_that_a_mapping_leaves_out_is_missing() -> None:
+    assert values_of({"b": 2}, ["a", "b"], "missing") == ["missing", 2]
 
 
 @pytest.mark.parametrize(("answer", "words"), [([1], "1 came back for 2"), (7, "int"), (b"ab", "bytes")])

@@ -1,41 +1,12 @@
-"""When a batch is full or due; how a failed one is split; which value belongs to which item; the order of
-results.
-"""
+"""How a failed batch is split; which value belongs to which item; the order of results."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
-from math import inf
 from typing import Any, Generic, TypeVar, cast
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
-
-
-class Gathering(Generic[K]):
-    """A batch that is being filled.
-
-    It is closed when it holds `max_size` keys, or `max_wait` seconds after the first one came.
-    """
-
-    __slots__ = ("_max_size", "_max_wait", "due", "keys")
-
-    def __init__(self, max_size: int, max_wait: float) -> None:
-        self.keys: list[K] = []
-        self.due = inf  # the moment at which it is closed, full or not
-        self._max_size = max_size
-        self._max_wait = max_wait
-
-    @property
-    def full(self) -> bool:
-        """Whether it takes no further key."""
-        return len(self.keys) >= self._max_size
-
-    def add(self, key: K, now: float) -> None:
-        """Take a key in; the first one starts the wait."""
-        if not self.keys:
-            self.due = now + self._max_wait
-        self.keys.append(key)
 
 
 def halves(batch: Sequence[T]) -> tuple[Sequence[T], Sequence[T]]:
@@ -80,6 +51,20 @@ def values_by_key(answer: object, keys: Sequence[K]) -> dict[K, Any]:
     if len(values) != len(keys):
         raise ValueError(f"a value for each key is wanted: {len(values)} came back for {len(keys)} keys")
     return dict(zip(keys, values, strict=True))
+
+
+def values_of(answer: Any, keys: Sequence[K], missing: object) -> Sequence[Any]:
+    """The values of a loader, one for each key, in the order of the keys; see `values_by_key`.
+
+    Args:
+        answer: what the loader returned.
+        keys: the keys that it was asked for.
+        missing: what stands for a value that it left out.
+    """
+    if answer.__class__ is list and len(answer) == len(keys):
+        return cast(list[Any], answer)
+    values = values_by_key(answer, keys)
+    return [values.get(key, missing) for key in keys]
 
 
 def _listed(answer: object) -> list[Any]:

@@ -1,0 +1,472 @@
+"""Who makes the calls of a batcher, and where.
+
+Rules
+-----
+1. A call belongs to none of those who wait for it: in an event loop it is a task of its own. It ends early
+   only when nobody wants any of its keys any more. In threads, one of those who wait makes it for all.
+2. The keys of all event loops and threads gather in one place. Each event loop whose tasks have keys there
+   has a *gatherer*, a call that has no keys yet, and all threads together have one. The first that finds a
+   batch due takes it. So no event loop depends on another one that stands still.
+3. When a call ends, and keys wait that need not wait for another one, it hands on: to those who gather, else
+   to a new gatherer in its own event loop, or in another one, or to a thread that waits.
+4. When a call ends before its time, since its event loop does, those who wait are told. They ask again, where
+   they are.
+5. Decisions are made under the lock of the keys; what they lead to, such as waking others, is done after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import partial
+from itertools import repeat
+from math import inf
+from typing import Any, Final, Generic, TypeVar
+
+from attrs import frozen
+
+from batchkit._background import call_in, is_open, runs_loop, spawn, turn
+from batchkit._clock import give_way
+from batchkit._core.batching import halves, values_of
+from batchkit._core.gathering import PRESSING
+from batchkit._dispatch import AnyDispatch, Attempt
+from batchkit._events import BatchSplit, Hook, emit
+from batchkit._keys import Keys
+from batchkit._loads import CALL, MISSING, PENDING, Call, Failure, Load, calling, needs
+from batchkit._parking import SyncParker
+from batchkit._waiters import Waiter, ring
+from batchkit.abc import Clock
+from batchkit.exceptions import LimiterClosed, LimiterUnavailable, LoadFailed
+from batchkit.feedback import Verdict, classify
+from batchkit.retries import Retry
+
+K = TypeVar("K", bound=Hashable)
+
+Then = Callable[[], object]
+TURN: Final = -inf  # until when a gatherer waits that gives the tasks that are ready their turn
+
+
+@frozen
+class Rules:
+    """What a batcher says of its calls.
+
+    Attributes:
+        dispatch: makes them in event loops.
+        dispatch_sync: makes them in threads; None where the loader is async.
+        limited: whether a limiter lets them go.
+        retry: when one that failed is made again.
+        split: whether a batch whose call fails is split.
+        name, hooks, clock: the batcher's.
+    """
+
+    dispatch: AnyDispatch
+    dispatch_sync: AnyDispatch | None
+    limited: bool
+    retry: Retry | None
+    split: bool
+    name: str
+    hooks: tuple[Hook, ...]
+    clock: Clock
+
+
+class Loading(Generic[K]):
+    """The calls of one batcher.
+
+    Args:
+        rules: what they are like.
+        keys: what they are to load.
+    """
+
+    def __init__(self, rules: Rules, keys: Keys[K]) -> None:
+        self._rules = rules
+        self._keys = keys
+        self._gathering = keys.gathering
+        self._lock = keys.lock
+        self._gatherers: dict[Hashable, Call[K]] = {}
+        self._loops: dict[Hashable, None] = {}  # whose tasks asked for keys, the newest one last
+        self._threads: dict[SyncParker, None] = {}  # that wait, and may be asked to make a call
+
+    # those who ask
+
+    def ask(self, key: K, priority: float, here: Hashable, ringing: Waiter) -> Load[K]:
+        """Ask for a key from a task of the event loop `here`, which waits with `ringing` if it has to.
+
+        Raises:
+            LoadFailed: the caller is part of a call that would wait for itself.
+        """
+        if CALL.get() is not None and (parent := calling()) is not None:
+            return self._ask_within(parent, key, here, ringing)
+        with self._lock:
+            load = self._keys.want(key, priority, ringing)
+            gatherer = self._gatherers.get(here)
+            if not load.gathers or (gatherer is not None and not gatherer.parks):
+                return load
+            then = self._gather_in(here)
+        if then is not None:
+            then()
+        return load
+
+    def ask_all(
+        self, keys: Sequence[K], priority: float, here: Hashable
+    ) -> tuple[dict[K, Any], list[Load[K]]]:
+        """Ask for distinct keys from a task.
+
+        Returns:
+            The values that the cache has, and the loads of the other keys, in their order.
+
+        Raises:
+            LoadFailed: as `ask` does.
+        """
+        parent = calling()
+        with self._lock:
+            values, loads = self._keys.want_all(keys, priority if parent is None else PRESSING)
+            then = self._gather_in(here) if any(load.gathers for load in loads) else None
+        if then is not None:
+            then()
+        if parent is not None:
+            self._wait_within(parent, loads)
+        return values, loads
+
+    def ask_all_sync(self, keys: Sequence[K], priority: float) -> tuple[dict[K, Any], list[Load[K]]]:
+        """Ask for distinct keys from a thread.
+
+        Raises:
+            LoadFailed: as `ask` does.
+            RuntimeError: the loader is async, and there is no event loop that could run it; or one runs in
+                this thread, and would be blocked.
+        """
+        if runs_loop():
+            raise RuntimeError(
+                f"{self._rules.name}: to wait here would block the event loop of this thread: await the twin "
+                "without _sync"
+            )
+        parent = calling()
+        with self._lock:
+            values, loads = self._keys.want_all(keys, priority if parent is None else PRESSING)
+        if self._rules.dispatch_sync is None and any(load.gathers for load in loads):
+            self._have_a_loop_gather(loads)
+        if parent is not None:
+            self._wait_within(parent, loads)
+        return values, loads
+
+    def wait_sync(self, load: Load[K]) -> None:
+        """Wait for a load in a thread, which may have to make a call meanwhile."""
+        parker = self._rules.clock.parker_sync()
+        load.waiters.append(parker)
+        try:
+            while load.answer is PENDING:
+                dispatch = self._rules.dispatch_sync
+                if dispatch is None or (call := self._lead(load, parker)) is None:
+                    parker.park_sync()
+                else:
+                    self._work_sync(call, dispatch)
+        finally:
+            self._withdraw(parker)
+
+    def leave(self, loads: Iterable[Load[K]]) -> None:
+        """Somebody does not want these any more."""
+        parent = calling()
+        with self._lock:
+            unwanted = [call for load in loads if (call := self._keys.leave(load)) is not None]
+            if parent is not None:
+                parent.waits_for = [load for load in parent.waits_for if load not in loads]
+        for call in unwanted:
+            call.cancel()
+
+    def prime(self, key: K, value: Any) -> None:
+        """A value is known: it is kept, and who waits for the key has it."""
+        with self._lock:
+            load = self._keys.prime(key, value)
+        if load is not None:
+            ring(load.waiters)
+            if load.call is not None and not load.call.wanted:
+                load.call.cancel()
+
+    def outdate(self, keys: Iterable[K] | None, forget: Then) -> None:
+        """What is known of some keys, or of all, is old; `forget` drops it from the cache."""
+        with self._lock:
+            forget()
+            self._keys.outdate(keys)
+
+    def _ask_within(self, parent: Call[Any], key: K, here: Hashable, ringing: Waiter) -> Load[K]:
+        with self._lock:
+            load = self._keys.want(key, PRESSING, ringing)
+            then = self._gather_in(here) if load.gathers else None
+        if then is not None:
+            then()
+        self._wait_within(parent, [load])
+        return load
+
+    def _wait_within(self, parent: Call[Any], loads: list[Load[K]]) -> None:
+        """A loader asks for keys itself."""
+        if any(needs(load, parent) for load in loads):
+            self.leave(loads)
+            raise LoadFailed(
+                f"{self._rules.name}: the loader asks for a key that it is loading: it would wait for itself"
+            )
+        parent.waits(loads)
+
+    # those who gather
+
+    def _gather_in(self, here: Hashable) -> Then | None:
+        """Have the event loop that runs here gather; returns what to do once the lock is free."""
+        gatherer = self._gatherers.get(here)
+        if gatherer is not None:
+            return gatherer.wake if gatherer.parks and self._gathering.presses else None
+        if here not in self._loops:
+            self._loops = dict.fromkeys([*filter(is_open, self._loops), here])
+        return None if self._keys.due() == inf else self._new_gatherer(here)
+
+    def _new_gatherer(self, place: Hashable) -> Then:
+        gatherer = self._gatherers[place] = Call(place)
+        return partial(self._launch, gatherer)
+
+    def _launch(self, gatherer: Call[K]) -> None:
+        """Start a gatherer in the event loop that runs here."""
+        gatherer.task = spawn(partial(self._work, gatherer), partial(self._end, gatherer))
+
+    def _lead(self, load: Load[K], parker: SyncParker) -> Call[K] | None:
+        """A thread waits for a load; returns a gatherer if the thread is to be one."""
+        with self._lock:
+            if load.answer is not PENDING or None in self._gatherers or self._keys.due() == inf:
+                self._threads[parker] = None
+                return None
+            self._threads.pop(parker, None)
+            gatherer = self._gatherers[None] = Call(None, parker=parker)
+            return gatherer
+
+    def _withdraw(self, parker: SyncParker) -> None:
+        """A thread waits no more. If it was asked to make a call just now, another one does."""
+        with self._lock:
+            was_asked = parker not in self._threads
+            self._threads.pop(parker, None)
+        if was_asked:
+            self._hand_on(None)
+
+    def _have_a_loop_gather(self, loads: list[Load[K]]) -> None:
+        if not any(self._begin(loop) for loop in reversed([*self._loops])):
+            self.leave(loads)
+            raise RuntimeError(
+                f"{self._rules.name}: the loader is async, and no event loop that uses this batcher is there "
+                "to run it: load in a task, or make the loader a plain function"
+            )
+
+    def _look(self, gatherer: Call[K]) -> float | None:
+        """A gatherer looks at what waits.
+
+        Returns:
+            Until when it waits before it looks again, `TURN` for a turn of the event loop; or None: it has
+            its keys, or there are none for it.
+        """
+        now = self._rules.clock.now()
+        with self._lock:
+            gathering = self._gathering
+            if gathering.arrivals != gatherer.seen and gathering.settles(now):
+                gatherer.seen = gathering.arrivals
+                return TURN
+            due = gathering.due(now)
+            if now < due < inf:
+                gatherer.parks = gatherer.parker is not None
+                return due
+            then = self._stop_gathering(gatherer, take=due <= now)
+        if then is not None:
+            then()
+        return None
+
+    def _stop_gathering(self, gatherer: Call[K], *, take: bool) -> Then | None:
+        if self._gatherers.get(gatherer.domain) is gatherer:
+            del self._gatherers[gatherer.domain]
+        if not take:
+            return None
+        self._keys.take(gatherer)
+        return None if self._keys.due() == inf else partial(self._hand_on, gatherer.domain)
+
+    # the calls
+
+    async def _work(self, call: Call[K]) -> None:
+        """Gather the keys of a call, and make it."""
+        try:
+            while (until := self._look(call)) is not None:
+                if until == TURN:
+                    await turn()
+                elif call.parker is None:
+                    call.parker = self._rules.clock.parker()
+                else:
+                    await call.parker.park(until)
+            CALL.set(call)
+            parts: list[Sequence[Load[K]]] = [call.loads]
+            while parts:
+                if part := self._still_wanted(call, parts.pop()):
+                    keys = [load.key for load in part]
+                    attempt = await self._attempt(keys, self._priority(part))
+                    parts += self._land(call, part, keys, attempt)
+            call.done = True
+        except Exception as error:  # an answer that breaks when it is looked at
+            self._fail(call, error)
+        finally:
+            self._end(call)
+
+    def _work_sync(self, call: Call[K], dispatch: AnyDispatch) -> None:
+        """The blocking twin of `_work`."""
+        token = CALL.set(call)
+        try:
+            while (until := self._look(call)) is not None:
+                give_way() if until == TURN else call.parker.park_sync(until)
+            parts: list[Sequence[Load[K]]] = [call.loads]
+            while parts:
+                if part := self._still_wanted(call, parts.pop()):
+                    keys = [load.key for load in part]
+                    attempt = self._attempt_sync(keys, self._priority(part), dispatch)
+                    parts += self._land(call, part, keys, attempt)
+            call.done = True
+        except Exception as error:
+            self._fail(call, error)
+        finally:
+            CALL.reset(token)
+            self._end(call)
+
+    async def _attempt(self, keys: list[K], priority: int | None) -> Attempt[Any]:
+        """Call for keys, again and again as the retry policy says."""
+        began, number = self._rules.clock.now(), 1
+        attempt = await self._rules.dispatch.attempt(keys, len(keys), priority=priority)
+        while (delay := self._delay(attempt, number, began)) is not None:
+            await self._rules.clock.sleep(delay)
+            number += 1
+            attempt = await self._rules.dispatch.attempt(keys, len(keys), priority=priority)
+        return attempt
+
+    def _attempt_sync(self, keys: list[K], priority: int | None, dispatch: AnyDispatch) -> Attempt[Any]:
+        """The blocking twin of `_attempt`."""
+        began, number = self._rules.clock.now(), 1
+        attempt = dispatch.attempt_sync(keys, len(keys), priority=priority)
+        while (delay := self._delay(attempt, number, began)) is not None:
+            self._rules.clock.sleep_sync(delay)
+            number += 1
+            attempt = dispatch.attempt_sync(keys, len(keys), priority=priority)
+        return attempt
+
+    def _delay(self, attempt: Attempt[Any], number: int, began: float) -> float | None:
+        """Seconds until a call is made again, or None if it is not."""
+        retry = self._rules.retry
+        if retry is None:
+            return None
+        if attempt.error is None:
+            retry.succeeded()
+            return None
+        return retry.delay(attempt.error, number, self._rules.clock.now() - began)
+
+    def _still_wanted(self, call: Call[K], part: Sequence[Load[K]]) -> Sequence[Load[K]]:
+        with self._lock:
+            return self._keys.still_wanted(call, part)
+
+    def _priority(self, part: Sequence[Load[K]]) -> int | None:
+        """That of a call before its limiter: the highest of its keys; None if a call waits for one."""
+        if not self._rules.limited:
+            return None
+        highest = max([load.priority for load in part])
+        return None if highest == PRESSING else int(highest)
+
+    def _land(
+        self, call: Call[K], part: Sequence[Load[K]], keys: list[K], attempt: Attempt[Any]
+    ) -> list[Sequence[Load[K]]]:
+        """Give the loads of a part what came of its call; returns the parts that are to be tried apart."""
+        answers, error = self._answers(keys, attempt)
+        if error is None:
+            self._give(call, part, answers)
+        elif len(part) > 1 and self._may_split(error):
+            emit(self._rules.hooks, BatchSplit(self._rules.name, len(part), error))
+            return [*reversed(halves(part))]
+        else:
+            self._give(call, part, repeat(Failure(error)))
+        return []
+
+    def _fail(self, call: Call[K], error: Exception) -> None:
+        call.done = True
+        self._give(call, call.loads, repeat(Failure(error)))
+
+    def _give(self, call: Call[K], part: Sequence[Load[K]], answers: Iterable[Any]) -> None:
+        with self._lock:
+            self._keys.land(call, part, answers)
+        ring([waiting for load in part for waiting in load.waiters])
+
+    def _answers(self, keys: list[K], attempt: Attempt[Any]) -> tuple[Sequence[Any], Exception | None]:
+        if attempt.error is not None:
+            return (), attempt.error
+        try:
+            return values_of(attempt.value, keys, MISSING), None
+        except ValueError as wrong:
+            error = LoadFailed(f"{self._rules.name}: {wrong}")
+            error.__cause__ = wrong
+            return (), error
+
+    def _may_split(self, error: Exception) -> bool:
+        """Whether one bad key may be what failed: not if the server refuses calls whatever they ask for, or
+        if the loader answers wrongly.
+        """
+        if not self._rules.split or isinstance(error, (LoadFailed, LimiterUnavailable, LimiterClosed)):
+            return False
+        feedback = classify(error)
+        return feedback is None or feedback.verdict is not Verdict.THROTTLED
+
+    def _end(self, call: Call[K]) -> None:
+        """A call is over, or a gatherer found no keys, or its event loop ended; told twice, it is once."""
+        if call.over:
+            return
+        with self._lock:
+            if call.over:
+                return
+            call.over = True
+            if self._gatherers.get(call.domain) is call:
+                del self._gatherers[call.domain]
+            if call.loads:
+                self._gathering.come_back()
+            lost = self._keys.lose(call.loads)
+            call.loads, call.task = [], None  # circles would wait for the garbage collector
+        if lost:
+            ring([waiting for load in lost for waiting in load.waiters])
+        if self._gathering.waiting:
+            self._hand_on(call.domain, struck=not call.done)
+
+    def _hand_on(self, here: Hashable, *, struck: bool = False) -> None:
+        """Have somebody see to the keys that wait, if there are any that need not wait for a call.
+
+        Args:
+            here: the event loop that is to do it if nobody gathers by now; None for threads.
+            struck: whether that one may be about to end, so that any other is to do it rather.
+        """
+        with self._lock:
+            if self._keys.due() == inf:
+                return
+            others = [*self._gatherers, *reversed(self._loops), None]
+        if struck:
+            places = [*(place for place in others if place is not here), here]
+        else:
+            places = [*self._gatherers, here, *others]
+        if not any(self._begin(place) for place in dict.fromkeys(places)):
+            with self._lock:
+                lost = self._keys.lose(self._gathering.all_waiting())
+            ring([waiting for load in lost for waiting in load.waiters])
+
+    def _begin(self, place: Hashable) -> bool:
+        """Have an event loop, or a thread, see to the keys that wait; false if nobody is there."""
+        with self._lock:
+            if self._keys.due() == inf:
+                return True
+            gatherer = self._gatherers.get(place)
+            if gatherer is not None:
+                then: Then = gatherer.wake
+            elif place is not None:
+                then = self._new_gatherer(place)
+            elif self._threads:
+                parker = next(iter(self._threads))
+                del self._threads[parker]
+                then = parker.unpark
+            else:
+                return False
+        if place is None:
+            then()
+            return True
+        if call_in(place, then):
+            return True
+        with self._lock:
+            self._gatherers.pop(place, None)  # it can only be the one of a closed event loop
+        return False
