@@ -15,16 +15,16 @@ import anyio.to_thread
 from attrs import define
 
 from batchkit._background import domain, run_apart
+from batchkit._batching.keys import Keys
+from batchkit._batching.loading import Loading, Rules
+from batchkit._batching.loads import LOST, PENDING, Failure, Load, NoValue
+from batchkit._batching.memo import Memo
+from batchkit._batching.waiters import waiter
 from batchkit._clock import MONOTONIC
 from batchkit._core.gathering import Gathering
 from batchkit._dispatch import Cost, Dispatch, is_async
 from batchkit._events import Hook, PrefetchFailed, emit
-from batchkit._keys import Keys
-from batchkit._loading import Loading, Rules
-from batchkit._loads import LOST, PENDING, Failure, Load, NoValue
-from batchkit._memo import Memo
 from batchkit._numbers import checked_seconds
-from batchkit._waiters import waiter
 from batchkit.abc import Cache, Clearable, Clock, Limiter, LoadMany
 from batchkit.retries import Retry
 

@@ -25,15 +25,15 @@ from typing import Any, Final, Generic, TypeVar
 from attrs import frozen
 
 from batchkit._background import call_in, is_open, runs_loop, spawn, turn
+from batchkit._batching.keys import Keys
+from batchkit._batching.loads import CALL, MISSING, PENDING, Call, Failure, Load, calling, needs
+from batchkit._batching.waiters import Waiter, ring
 from batchkit._clock import give_way
 from batchkit._core.batching import halves, values_of
 from batchkit._core.gathering import PRESSING
 from batchkit._dispatch import AnyDispatch, Attempt
 from batchkit._events import BatchSplit, Hook, emit
-from batchkit._keys import Keys
-from batchkit._loads import CALL, MISSING, PENDING, Call, Failure, Load, calling, needs
 from batchkit._parking import SyncParker
-from batchkit._waiters import Waiter, ring
 from batchkit.abc import Clock
 from batchkit.exceptions import LimiterClosed, LimiterUnavailable, LoadFailed
 from batchkit.feedback import Verdict, classify

@@ -10,8 +10,8 @@ from typing import Any, Final, Generic, TypeVar
 from attrs import define, field
 
 from batchkit._background import Cancellable
+from batchkit._batching.waiters import Waiter
 from batchkit._core.gathering import Gathered
-from batchkit._waiters import Waiter
 
 K = TypeVar("K", bound=Hashable)
 

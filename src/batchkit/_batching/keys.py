@@ -11,10 +11,10 @@ import threading
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
+from batchkit._batching.loads import LOST, PENDING, Call, Failure, Load, NoValue
+from batchkit._batching.memo import Memo
+from batchkit._batching.waiters import Waiter
 from batchkit._core.gathering import Gathering
-from batchkit._loads import LOST, PENDING, Call, Failure, Load, NoValue
-from batchkit._memo import Memo
-from batchkit._waiters import Waiter
 from batchkit.abc import Cache
 
 K = TypeVar("K", bound=Hashable)
