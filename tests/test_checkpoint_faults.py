@@ -86,7 +86,7 @@ class TestTwoProcesses:
             assert journal.find(["a", "from"]) == {"a": Entry("a", 1)}
 
     def test_they_make_a_new_file_together(self, path: Path) -> None:
-        assert work("make_together", path, 20) == "20\n"
+        assert work("make_together", path, 6) == "6\n"
 
     def test_no_two_have_it_at_once(self, path: Path) -> None:
         assert work("contend", path, 60) == "60\n"

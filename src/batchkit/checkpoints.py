@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import quote
 from weakref import WeakSet
 
-from batchkit._filelock import FileLock, Taken
 from batchkit._forks import FORKS, OwnLock
+from batchkit._sqlite.lock import FileLock, Taken
 from batchkit._values import CheckpointStatistics, Entry
 from batchkit.abc import Codec
 from batchkit.codecs import JSON
@@ -25,8 +25,8 @@ from batchkit.exceptions import CheckpointError, CheckpointLocked, NotStorable
 if TYPE_CHECKING:
     import sqlite3
 
-    from batchkit._journal import Journal, Row
-    from batchkit._sqlite import Synchronous
+    from batchkit._sqlite.file import Synchronous
+    from batchkit._sqlite.journal import Journal, Row
 
 __all__ = ["CheckpointStatistics", "Entry", "SQLiteCheckpoint"]
 
@@ -141,11 +141,11 @@ class SQLiteCheckpoint:
 
     def statistics(self) -> CheckpointStatistics:
         """How much is there."""
-        from batchkit import _sqlite
+        from batchkit._sqlite import file
 
         with self._opened() as journal:
             succeeded, failed, outdated = journal.count()
-        return CheckpointStatistics(succeeded, failed, outdated, _sqlite.size(self.path))
+        return CheckpointStatistics(succeeded, failed, outdated, file.size(self.path))
 
     def compact(self) -> int:
         """Drop what other versions of the function left, and give the room back to the disk.
@@ -190,13 +190,12 @@ class SQLiteCheckpoint:
 
     def _connect(self, name: str) -> None:
         # late, so that `import batchkit` does not load a database
-        from batchkit import _journal, _sqlite
+        from batchkit._sqlite import file, journal
 
-        self._connection = _sqlite.connect(self.path, self._synchronous)
-        with _sqlite.speaking(self.path):
-            self._journal = _journal.Journal(
-                self._connection, self._checked(name), self._checked(self.version)
-            )
+        self._connection = file.connect(self.path, self._synchronous)
+        with file.speaking(self.path):
+            name, version = self._checked(name), self._checked(self.version)
+            self._journal = journal.Journal(self._connection, name, version)
 
     def _release(self) -> None:
         if self._connection is not None:
@@ -208,7 +207,7 @@ class SQLiteCheckpoint:
 
     @contextmanager
     def _opened(self) -> Generator[Journal]:
-        from batchkit._sqlite import speaking
+        from batchkit._sqlite.file import speaking
 
         with self._guard, speaking(self.path):
             if self._journal is None:

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Final, TypeAlias
 
-from batchkit._sqlite import transaction
+from batchkit._sqlite.file import transaction
 
 # key, value as bytes, error, attempts, seconds, item as JSON
 Row: TypeAlias = tuple[str, bytes | None, str | None, int, float, str | None]

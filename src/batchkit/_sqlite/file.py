@@ -8,6 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final, Literal
 
+from batchkit._clock import MONOTONIC
 from batchkit.exceptions import CheckpointError
 
 Synchronous = Literal["normal", "full"]
@@ -15,6 +16,7 @@ Synchronous = Literal["normal", "full"]
 _PROGRAM: Final = 0x62617463  # "batc": by this number, in its header, a file is known as ours
 _FORMAT: Final = 1
 _PATIENCE: Final = 30.0  # seconds for which another process that writes to the file is waited for
+_PAUSE: Final = 0.01  # seconds between two looks whether it is free
 _TABLES: Final = (
     """
     CREATE TABLE journal (
@@ -120,13 +122,29 @@ def _is_ours(connection: sqlite3.Connection, path: str) -> bool:
 
 def _make(connection: sqlite3.Connection, path: str) -> None:
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # has to come before all else
-    connection.execute("PRAGMA journal_mode = WAL")
+    _write_ahead(connection)
     with transaction(connection):
         if not _is_ours(connection, path):  # another process may have been faster
             for table in _TABLES:
                 connection.execute(table)
             connection.execute(f"PRAGMA application_id = {_PROGRAM}")
             connection.execute(f"PRAGMA user_version = {_FORMAT}")
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switch the log on. Alone of all statements it does not wait for another process that looks at the file
+    just then, such as one that makes it, too.
+    """
+    for _ in range(int(_PATIENCE / _PAUSE)):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            MONOTONIC.sleep_sync(_PAUSE)
+        else:
+            return
+    connection.execute("PRAGMA journal_mode = WAL")
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:

@@ -1,0 +1,1 @@
+"""What a `SQLiteCheckpoint` is made of: its file, the rows in it, and its lock."""
