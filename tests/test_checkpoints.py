@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -29,6 +30,7 @@ from batchkit import (
 from batchkit._values import described
 from batchkit.abc import Checkpoint
 from tests.helpers import threads
+from tests.test_limiters_interrupted import CtrlC
 
 
 @pytest.fixture
@@ -278,6 +280,48 @@ class TestWhatItRefuses:
         off: Any = "off"
         with pytest.raises(ValueError, match="synchronous"):
             SQLiteCheckpoint(path, version="1", synchronous=off)
+
+
+def test_after_ctrl_c_at_any_moment_it_works_on(path: Path) -> None:
+    checkpoint = SQLiteCheckpoint(path, version="1")
+    entries = [Entry("a", 1), Entry("b", 2)]
+    with checkpoint.opened("cards"):
+        strike, struck = 0, True
+        while struck:
+            strike += 1
+            checkpoint.write([Entry("a", 0), Entry("b", 0)])
+            struck = CtrlC(strike).strikes(partial(checkpoint.write, entries))
+            found = [entry.value for entry in checkpoint.find(["a", "b"]).values()]
+            assert found in ([0, 0], [1, 2]), f"after a strike at {strike}"
+    assert found == [1, 2]
+    assert strike > 10
+
+
+def test_after_ctrl_c_at_any_moment_it_can_be_opened(path: Path) -> None:
+    strike, struck = 0, True
+    while struck:
+        strike += 1
+        checkpoint = SQLiteCheckpoint(path, version="1")
+        struck = CtrlC(strike).strikes(partial(checkpoint.open, "cards"))
+        checkpoint.close()
+        with SQLiteCheckpoint(path, version="1").opened("cards") as journal:
+            journal.write([Entry("a", strike)])
+    assert strike > 10
+
+
+def test_after_ctrl_c_at_any_moment_it_can_be_closed(path: Path) -> None:
+    strike, struck = 0, True
+    while struck:
+        strike += 1
+        checkpoint = SQLiteCheckpoint(path, version="1")
+        checkpoint.open("cards")
+        struck = CtrlC(strike).strikes(checkpoint.close)
+        checkpoint.close()
+        with SQLiteCheckpoint(path, version="1").opened("cards"):
+            checkpoint.close()  # which is no harm to another one
+            with pytest.raises(CheckpointLocked):
+                SQLiteCheckpoint(path, version="1").open("cards")
+    assert strike > 5
 
 
 class TestSize:

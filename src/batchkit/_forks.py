@@ -33,7 +33,11 @@ FORKS = Forks()
 
 
 class OwnLock:
-    """A lock that the child of a fork finds free: whichever thread of the parent had it is not there."""
+    """A lock that the child of a fork finds free: whichever thread of the parent had it is not there.
+
+    It is called for the lock, `with lock():`, and is no context manager itself: Ctrl-C could strike within an
+    `__enter__` written in Python and leave it locked.
+    """
 
     __slots__ = ("_lock", "_process")
 
@@ -41,10 +45,7 @@ class OwnLock:
         self._lock = threading.Lock()
         self._process = FORKS.count
 
-    def __enter__(self) -> None:
+    def __call__(self) -> threading.Lock:
         if self._process != FORKS.count:
             self._lock, self._process = threading.Lock(), FORKS.count
-        self._lock.acquire()
-
-    def __exit__(self, *error: object) -> None:
-        self._lock.release()
+        return self._lock

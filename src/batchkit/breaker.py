@@ -132,7 +132,7 @@ class CircuitBreaker:
         return f"CircuitBreaker(name={self._name!r}, state={self.state!r})"
 
     def _change(self, act: Callable[[], T], reason: str = "") -> T:
-        with self._lock:
+        with self._lock():
             before = self._circuit.state
             answer = act()
             state = self._circuit.state

@@ -93,20 +93,21 @@ class SQLiteCheckpoint:
             CheckpointLocked: another run has its journal.
             CheckpointError: the file is damaged, another program's or a newer version's, or cannot be made.
         """
-        with self._guard:
+        with self._guard():
             if self._lock is not None:
                 raise CheckpointLocked(
                     f"{self.path}: this checkpoint is in use: runs at the same time need one each, and names"
                     " of their own",
                     process=os.getpid(),
                 )
-            self._lock = self._locked(name)
+            self._lock = FileLock(_lock_path(self.path, name))
             try:
+                self._acquire(self._lock, name)
                 self._connect(name)
+                _OPEN.add(self)
             except BaseException:
                 self._release()
                 raise
-            _OPEN.add(self)
 
     def find(self, keys: Sequence[str]) -> dict[str, Entry]:
         """What is known about these items; those that are to be called are not among them.
@@ -158,7 +159,7 @@ class SQLiteCheckpoint:
 
     def close(self) -> None:
         """End the work, and let others have the journal. May be called again."""
-        with self._guard:
+        with self._guard():
             self._release()
 
     @contextmanager
@@ -173,8 +174,7 @@ class SQLiteCheckpoint:
     def __repr__(self) -> str:
         return f"SQLiteCheckpoint({self.path!r}, version={self.version!r})"
 
-    def _locked(self, name: str) -> FileLock:
-        lock = FileLock(_lock_path(self.path, name))
+    def _acquire(self, lock: FileLock, name: str) -> None:
         try:
             lock.acquire()
         except Taken as taken:
@@ -186,7 +186,6 @@ class SQLiteCheckpoint:
             ) from None
         except OSError as error:
             raise CheckpointError(f"{self.path}: no lock file can be made beside it ({error})") from error
-        return lock
 
     def _connect(self, name: str) -> None:
         # late, so that `import batchkit` does not load a database
@@ -209,7 +208,7 @@ class SQLiteCheckpoint:
     def _opened(self) -> Generator[Journal]:
         from batchkit._sqlite.file import speaking
 
-        with self._guard, speaking(self.path):
+        with self._guard(), speaking(self.path):
             if self._journal is None:
                 raise CheckpointError(f"{self.path}: it is not open in this process: open(name) comes first")
             yield self._journal

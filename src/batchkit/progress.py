@@ -115,25 +115,23 @@ class _Tally:
 
     def add(self, event: Event, now: float) -> None:
         """Count an event."""
-        match event:
-            case ItemFinished(outcome=outcome):
-                self._count(outcome, now)
-            case CallStarted(size=size):
-                self.calls += 1
-                self.most = max(self.most, self.calls)
-                self.items += size
-                self.called += size
-                self.starts += now
-                self.last_start = now
-            case CallFinished(size=size, seconds=seconds):
-                self.calls -= 1
-                self.items -= size
-                self.starts -= now - seconds
-                self._learn(size, seconds)
-            case RunFinished():
-                self.ended = now
-            case _:
-                pass
+        # no `match`, which takes twice as long, and this is done three times for an item
+        if isinstance(event, ItemFinished):
+            self._count(event.outcome, now)
+        elif isinstance(event, CallStarted):
+            self.calls += 1
+            self.most = max(self.most, self.calls)
+            self.items += event.size
+            self.called += event.size
+            self.starts += now
+            self.last_start = now
+        elif isinstance(event, CallFinished):
+            self.calls -= 1
+            self.items -= event.size
+            self.starts -= now - event.seconds
+            self._learn(event.size, event.seconds)
+        elif isinstance(event, RunFinished):
+            self.ended = now
 
     def under_way(self, now: float) -> UnderWay:
         """The calls that are under way."""
@@ -189,7 +187,7 @@ class ProgressMeter:
         if isinstance(event, RunStarted):
             self._tally = self._new_tally(event.name, event.total)
             return
-        with self._lock:
+        with self._lock():
             self._tally.add(event, self._clock.now())
 
     @property
@@ -200,7 +198,7 @@ class ProgressMeter:
     def progress(self) -> Progress:
         """How far it is now."""
         limits = _limits(self._limiter)
-        with self._lock:
+        with self._lock():
             tally = self._tally
             now = self._clock.now() if tally.ended is None else tally.ended
             left = self._left(tally, limits, now)

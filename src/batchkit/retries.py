@@ -132,12 +132,14 @@ class RetryBudget:
 
     def succeeded(self) -> None:
         """A call went well."""
-        with self._lock:
+        if self._left == self.size:  # as it mostly is: without the lock
+            return
+        with self._lock():
             self._left = min(self.size, self._left + self.gain)
 
     def failed(self) -> bool:
         """A call failed for a reason of the server's; returns whether a retry is allowed."""
-        with self._lock:
+        with self._lock():
             self._left = max(0.0, self._left - 1)
             return self.allows
 

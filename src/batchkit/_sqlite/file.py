@@ -91,8 +91,10 @@ def transaction(
     connection: sqlite3.Connection, kind: Literal["IMMEDIATE", "DEFERRED"] = "IMMEDIATE"
 ) -> Generator[None]:
     """Do all of it, or nothing; see the file as it was at one moment."""
-    connection.execute(f"BEGIN {kind}")
+    if connection.in_transaction:  # one that Ctrl-C struck before it was in our hands
+        connection.execute("ROLLBACK")
     try:
+        connection.execute(f"BEGIN {kind}")
         yield
         connection.execute("COMMIT")
     except BaseException:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
 from weakref import WeakSet
 
 from batchkit._forks import FORKS
@@ -68,13 +67,13 @@ class FileLock:
 
     def release(self) -> None:
         """Give it back; nothing happens if it is not held."""
-        if self._descriptor is None:
+        descriptor = self._descriptor
+        if descriptor is None:
             return
-        descriptor, self._descriptor = self._descriptor, None
         _HELD.discard(self)
-        if sys.platform != "win32":  # nobody can remove an open file there, so it stays
-            with suppress(FileNotFoundError):  # somebody was faster
-                os.unlink(self._path)
+        if sys.platform != "win32" and self._is_there(descriptor):  # there nobody can remove an open file
+            os.unlink(self._path)
+        self._descriptor = None
         os.close(descriptor)
 
     def drop(self) -> None:
@@ -91,15 +90,18 @@ class FileLock:
             _take(descriptor)
         except (BlockingIOError, PermissionError):
             raise Taken(_number(os.read(descriptor, 20))) from None
-        try:
-            is_there = os.path.samestat(os.fstat(descriptor), os.stat(self._path))
-        except FileNotFoundError:
-            return None
-        if not is_there:
+        if not self._is_there(descriptor):
             return None
         os.ftruncate(descriptor, 0)
         os.write(descriptor, str(os.getpid()).encode())
         return descriptor
+
+    def _is_there(self, descriptor: int) -> bool:
+        """Whether the file that is open is the one at the path."""
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.stat(self._path))
+        except FileNotFoundError:
+            return False
 
 
 def _number(text: bytes) -> int | None:
