@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any, Self
@@ -26,6 +27,7 @@ from batchkit import (
 )
 from batchkit.retries import Retry
 from batchkit.testing import ManualClock, RecordingHook, settle
+from tests.helpers import DEADLINE
 
 pytestmark = pytest.mark.anyio
 
@@ -949,9 +951,32 @@ async def test_calls_go_through_the_limiter_and_are_events(
     assert repr(lookup) == "Batcher(max_batch_size=50, max_wait=0, max_in_flight=10, name='words')"
 
 
-async def test_a_plain_loader_runs_in_a_thread_and_sees_the_context(clock: ManualClock) -> None:
-    import threading
+async def test_a_call_in_a_thread_cannot_be_stopped_and_is_joined_by_whoever_asks_for_its_keys(
+    clock: ManualClock,
+) -> None:
+    gate = threading.Event()
+    calls: list[list[str]] = []
 
+    def load_many(keys: list[str]) -> list[str]:
+        calls.append(keys)
+        gate.wait(DEADLINE)
+        return keys
+
+    lookup: Batcher[str, str] = Batcher(load_many, clock=clock)
+    async with Callers() as callers:
+        scope = callers.load(lookup, "a")
+        while not calls:  # noqa: ASYNC110 - in a thread
+            await anyio.sleep(0.001)
+        scope.cancel()
+        await settle()
+        callers.load(lookup, "a")
+        await settle()
+        gate.set()
+    assert callers.answers == {"a": "a"}
+    assert calls == [["a"]]
+
+
+async def test_a_plain_loader_runs_in_a_thread_and_sees_the_context(clock: ManualClock) -> None:
     user: ContextVar[str] = ContextVar("user")
     seen: list[tuple[bool, str]] = []
 

@@ -104,6 +104,11 @@ def is_open(domain: Hashable) -> bool:
     return call_in(domain, lambda: None)
 
 
+def runs(domain: Hashable) -> bool:
+    """Whether an event loop runs now, in whatever thread; true for one of trio that is about to end."""
+    return domain.is_running() if isinstance(domain, asyncio.AbstractEventLoop) else is_open(domain)
+
+
 def call_in(domain: Hashable, callback: Callable[[], object]) -> bool:
     """Have something called in an event loop, from anywhere: at once if it runs here.
 
@@ -130,7 +135,8 @@ def _call_in_asyncio(loop: asyncio.AbstractEventLoop, callback: Callable[[], obj
         callback()
         return True
     try:
-        loop.call_soon_threadsafe(callback)
+        # not in the caller's context, which may say that it runs on trio
+        loop.call_soon_threadsafe(callback, context=Context())
     except RuntimeError:  # it is closed
         return False
     return True

@@ -48,8 +48,8 @@ class Batcher(Generic[K, V]):
     """Gathers the keys that callers ask for at about the same time into one call of `load_many`.
 
     A key that is on its way already is not asked for again. A caller that is cancelled harms nobody, and a
-    call that nobody waits for any more is stopped. May be shared by event loops and threads: all of them
-    gather together.
+    call that nobody waits for any more is stopped, unless it runs in a thread. May be shared by event loops
+    and threads: all of them gather together.
 
     A batch leaves when it is full, or when no call is under way and the tasks that are ready have had their
     turn; otherwise when no key came for a quarter of `max_wait`, and `max_wait` after its first key at the

@@ -82,7 +82,7 @@ class Keys(Generic[K]):
         ]
 
     def leave(self, load: Load[K]) -> Call[K] | None:
-        """Somebody does not want a key any more; returns its call if nobody wants any key of it."""
+        """Somebody does not want a key any more; returns its call if that is to be stopped."""
         load.callers -= 1
         if load.callers or load.answer is not PENDING:
             return None
@@ -92,7 +92,7 @@ class Keys(Generic[K]):
             self._forget(load)
             return None
         call.wanted -= 1
-        if call.wanted:
+        if call.wanted or not call.stoppable:
             return None
         for each in call.loads:
             self._forget(each)

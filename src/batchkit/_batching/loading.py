@@ -2,13 +2,13 @@
 
 Rules
 -----
-1. A call belongs to none of those who wait for it: in an event loop it is a task of its own. It ends early
-   only when nobody wants any of its keys any more. In threads, one of those who wait makes it for all.
+1. A call belongs to none of those who wait for it: in an event loop it is a task of its own. It is stopped
+   when nobody wants any of its keys any more. In threads, one of those who wait makes it for all, to its end.
 2. The keys of all event loops and threads gather in one place. Each event loop whose tasks have keys there
    has a *gatherer*, a call that has no keys yet, and all threads together have one. The first that finds a
    batch due takes it. So no event loop depends on another one that stands still.
-3. When a call ends, and keys wait that need not wait for another one, it hands on: to those who gather, else
-   to a new gatherer in its own event loop, or in another one, or to a thread that waits.
+3. When a call ends, and keys wait that need not wait for another one, it hands on: to a gatherer in each
+   event loop that is known, and to a thread that waits.
 4. When a call ends before its time, since its event loop does, those who wait are told. They ask again, where
    they are.
 5. Decisions are made under the lock of the keys; what they lead to, such as waking others, is done after it.
@@ -24,10 +24,10 @@ from typing import Any, Final, Generic, TypeVar
 
 from attrs import frozen
 
-from batchkit._background import call_in, is_open, runs_loop, spawn, turn
+from batchkit._background import call_in, is_open, runs, runs_loop, spawn, turn
 from batchkit._batching.keys import Keys
 from batchkit._batching.loads import CALL, MISSING, PENDING, Call, Failure, Load, calling, needs
-from batchkit._batching.waiters import Waiter, ring
+from batchkit._batching.waiters import ThreadWaiter, Waiter, ring
 from batchkit._clock import give_way
 from batchkit._core.batching import halves, values_of
 from batchkit._core.gathering import PRESSING
@@ -42,6 +42,9 @@ from batchkit.retries import Retry
 K = TypeVar("K", bound=Hashable)
 
 Then = Callable[[], object]
+LOOK_AFTER: Final = (
+    0.1  # seconds after which a thread looks whether the event loop that it waits for still runs
+)
 TURN: Final = -inf  # until when a gatherer waits that gives the tasks that are ready their turn
 
 
@@ -150,17 +153,34 @@ class Loading(Generic[K]):
 
     def wait_sync(self, load: Load[K]) -> None:
         """Wait for a load in a thread, which may have to make a call meanwhile."""
+        if self._rules.dispatch_sync is None:
+            self._wait_for_a_loop(load)
+        else:
+            self._wait_or_lead(load, self._rules.dispatch_sync)
+
+    def _wait_or_lead(self, load: Load[K], dispatch: AnyDispatch) -> None:
         parker = self._rules.clock.parker_sync()
         load.waiters.append(parker)
         try:
             while load.answer is PENDING:
-                dispatch = self._rules.dispatch_sync
-                if dispatch is None or (call := self._lead(load, parker)) is None:
+                if (call := self._lead(load, parker)) is None:
                     parker.park_sync()
                 else:
                     self._work_sync(call, dispatch)
         finally:
             self._withdraw(parker)
+
+    def _wait_for_a_loop(self, load: Load[K]) -> None:
+        """An event loop that ends may take a call, and never make it: so look after it now and then."""
+        ringing = ThreadWaiter()
+        load.waiters.append(ringing)
+        while load.answer is PENDING:
+            if not ringing.wait(LOOK_AFTER):
+                with self._lock:
+                    calls = [*self._gatherers.values()] if load.call is None else [load.call]
+                for call in calls:
+                    if call.domain is not None and not runs(call.domain):
+                        self._end(call)
 
     def leave(self, loads: Iterable[Load[K]]) -> None:
         """Somebody does not want these any more."""
@@ -217,7 +237,7 @@ class Loading(Generic[K]):
         return None if self._keys.due() == inf else self._new_gatherer(here)
 
     def _new_gatherer(self, place: Hashable) -> Then:
-        gatherer = self._gatherers[place] = Call(place)
+        gatherer = self._gatherers[place] = Call(place, stoppable=self._rules.dispatch_sync is None)
         return partial(self._launch, gatherer)
 
     def _launch(self, gatherer: Call[K]) -> None:
@@ -260,12 +280,15 @@ class Loading(Generic[K]):
         now = self._rules.clock.now()
         with self._lock:
             gathering = self._gathering
+            if gatherer.over:
+                return None
             if gathering.arrivals != gatherer.seen and gathering.settles(now):
                 gatherer.seen = gathering.arrivals
                 return TURN
             due = gathering.due(now)
             if now < due < inf:
                 gatherer.parks = gatherer.parker is not None
+                gatherer.seen = -1
                 return due
             then = self._stop_gathering(gatherer, take=due <= now)
         if then is not None:
@@ -430,18 +453,17 @@ class Loading(Generic[K]):
         """Have somebody see to the keys that wait, if there are any that need not wait for a call.
 
         Args:
-            here: the event loop that is to do it if nobody gathers by now; None for threads.
-            struck: whether that one may be about to end, so that any other is to do it rather.
+            here: the event loop that comes first; None for threads.
+            struck: whether it comes last, as it may be about to end.
         """
         with self._lock:
             if self._keys.due() == inf:
                 return
             others = [*self._gatherers, *reversed(self._loops), None]
-        if struck:
-            places = [*(place for place in others if place is not here), here]
-        else:
-            places = [*self._gatherers, here, *others]
-        if not any(self._begin(place) for place in dict.fromkeys(places)):
+        places = [*(place for place in others if place is not here), here] if struck else [here, *others]
+        # all of them: one that is about to end may say yes, and not do it
+        begun = [place for place in dict.fromkeys(places) if self._begin(place)]
+        if not begun:
             with self._lock:
                 lost = self._keys.lose(self._gathering.all_waiting())
             ring([waiting for load in lost for waiting in load.waiters])

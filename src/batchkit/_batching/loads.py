@@ -72,8 +72,9 @@ class Call(Generic[K]):
 
     Attributes:
         domain: the event loop in which it runs; None for threads.
-        seen: how many keys had arrived when it looked last; -1 if it has not looked, so that the tasks that
-            are ready have a turn before it leaves.
+        stoppable: whether it can be stopped: a thread cannot.
+        seen: how many keys had arrived when it looked last; -1 after it slept, so that the tasks that are
+            ready have a turn before it leaves.
         parker: what it waits with for its batch to be due, once it has to.
         parks: whether it waits so.
         task: its task, once it runs in an event loop.
@@ -85,6 +86,7 @@ class Call(Generic[K]):
     """
 
     domain: Hashable
+    stoppable: bool = False
     seen: int = -1
     parker: Any = None
     parks: bool = False
@@ -102,8 +104,8 @@ class Call(Generic[K]):
             self.parker.unpark()
 
     def cancel(self) -> None:
-        """Stop it, if it is a task; a thread cannot be stopped."""
-        if self.task is not None:
+        """Stop it, if that is possible."""
+        if self.stoppable and self.task is not None:
             self.task.cancel()
 
     def waits(self, loads: list[Load[Any]]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from collections.abc import Generator, Hashable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -52,8 +53,29 @@ class TrioWaiter:
         return succeeded
 
 
+class ThreadWaiter:
+    """Waits by blocking its thread."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait to be rung; false if that did not happen for so long."""
+        return self._lock.acquire(timeout=seconds)
+
+    def ring(self) -> None:
+        """Wake the thread."""
+        try:
+            self._lock.release()
+        except RuntimeError:  # it was rung already
+            return
+
+
 AsyncWaiter = asyncio.Future[None] | TrioWaiter
-Waiter = AsyncWaiter | SyncParker
+Waiter = AsyncWaiter | ThreadWaiter | SyncParker
 
 
 def waiter(here: Hashable) -> AsyncWaiter:
@@ -76,6 +98,8 @@ def ring(waiters: Iterable[Waiter]) -> None:
                 waiting.set_result(None)
         elif isinstance(waiting, TrioWaiter):
             runs.setdefault(waiting.token, []).append(waiting)
+        elif isinstance(waiting, ThreadWaiter):
+            waiting.ring()
         else:
             waiting.unpark()
     for loop, futures in loops.items():
