@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import threading
 from collections import Counter
@@ -302,6 +303,23 @@ def test_an_answer_that_breaks_when_it_is_looked_at_is_an_error_in_threads_too()
     lookup: Batcher[str, str] = Batcher(lambda keys: Broken())
     with pytest.raises(ZeroDivisionError):
         lookup.load_sync("a")
+    assert nothing_is_left(lookup)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_the_child_of_a_fork_begins_with_nothing_under_way() -> None:
+    loader = Gated()
+    lookup: Batcher[str, str] = Batcher(loader.load_many, max_in_flight=1)
+
+    with threads(lambda: lookup.load_sync("a")):
+        eventually(lambda: len(loader.calls) == 1)
+        with lookup._loading._keys.lock:  # held by a thread that the child does not have
+            child = os.fork()
+            if child == 0:
+                os._exit(0 if lookup.load_many_sync("ab") == {"a": "A", "b": "B"} else 1)
+        loader.gate.set()
+    assert os.waitpid(child, 0)[1] == 0
     assert nothing_is_left(lookup)
 
 

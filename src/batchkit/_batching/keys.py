@@ -50,6 +50,12 @@ class Keys(Generic[K]):
         self._name = name
         self._loads: dict[K, Load[K]] = {}
 
+    def start_anew(self) -> None:
+        """In the child of a fork: whoever held the lock, or was to bring a value, is in the parent."""
+        self.lock = threading.Lock()
+        self._loads.clear()
+        self.gathering.clear()
+
     def due(self) -> float:
         """The moment at which the next batch leaves; infinite if there is none that could."""
         return self.gathering.due(self._now())

@@ -33,6 +33,7 @@ from batchkit._core.batching import halves, values_of
 from batchkit._core.gathering import PRESSING
 from batchkit._dispatch import AnyDispatch, Attempt
 from batchkit._events import BatchSplit, Hook, emit
+from batchkit._forks import FORKS
 from batchkit._parking import SyncParker
 from batchkit.abc import Clock
 from batchkit.exceptions import LimiterClosed, LimiterUnavailable, LoadFailed
@@ -83,10 +84,10 @@ class Loading(Generic[K]):
         self._rules = rules
         self._keys = keys
         self._gathering = keys.gathering
-        self._lock = keys.lock
         self._gatherers: dict[Hashable, Call[K]] = {}
         self._loops: dict[Hashable, None] = {}  # whose tasks asked for keys, the newest one last
         self._threads: dict[SyncParker, None] = {}  # that wait, and may be asked to make a call
+        self._process = FORKS.count
 
     # those who ask
 
@@ -96,9 +97,11 @@ class Loading(Generic[K]):
         Raises:
             LoadFailed: the caller is part of a call that would wait for itself.
         """
+        if self._process != FORKS.count:
+            self._start_anew()
         if CALL.get() is not None and (parent := calling()) is not None:
             return self._ask_within(parent, key, here, ringing)
-        with self._lock:
+        with self._keys.lock:
             load = self._keys.want(key, priority, ringing)
             gatherer = self._gatherers.get(here)
             if not load.gathers or (gatherer is not None and not gatherer.parks):
@@ -119,8 +122,8 @@ class Loading(Generic[K]):
         Raises:
             LoadFailed: as `ask` does.
         """
-        parent = calling()
-        with self._lock:
+        parent = self._calling()
+        with self._keys.lock:
             values, loads = self._keys.want_all(keys, priority if parent is None else PRESSING)
             then = self._gather_in(here) if any(load.gathers for load in loads) else None
         if then is not None:
@@ -142,8 +145,8 @@ class Loading(Generic[K]):
                 f"{self._rules.name}: to wait here would block the event loop of this thread: await the twin "
                 "without _sync"
             )
-        parent = calling()
-        with self._lock:
+        parent = self._calling()
+        with self._keys.lock:
             values, loads = self._keys.want_all(keys, priority if parent is None else PRESSING)
         if self._rules.dispatch_sync is None and any(load.gathers for load in loads):
             self._have_a_loop_gather(loads)
@@ -176,7 +179,7 @@ class Loading(Generic[K]):
         load.waiters.append(ringing)
         while load.answer is PENDING:
             if not ringing.wait(LOOK_AFTER):
-                with self._lock:
+                with self._keys.lock:
                     calls = [*self._gatherers.values()] if load.call is None else [load.call]
                 for call in calls:
                     if call.domain is not None and not runs(call.domain):
@@ -185,7 +188,7 @@ class Loading(Generic[K]):
     def leave(self, loads: Iterable[Load[K]]) -> None:
         """Somebody does not want these any more."""
         parent = calling()
-        with self._lock:
+        with self._keys.lock:
             unwanted = [call for load in loads if (call := self._keys.leave(load)) is not None]
             if parent is not None:
                 parent.waits_for = [load for load in parent.waits_for if load not in loads]
@@ -194,7 +197,8 @@ class Loading(Generic[K]):
 
     def prime(self, key: K, value: Any) -> None:
         """A value is known: it is kept, and who waits for the key has it."""
-        with self._lock:
+        self._calling()
+        with self._keys.lock:
             load = self._keys.prime(key, value)
         if load is not None:
             ring(load.waiters)
@@ -203,12 +207,27 @@ class Loading(Generic[K]):
 
     def outdate(self, keys: Iterable[K] | None, forget: Then) -> None:
         """What is known of some keys, or of all, is old; `forget` drops it from the cache."""
-        with self._lock:
+        self._calling()
+        with self._keys.lock:
             forget()
             self._keys.outdate(keys)
 
+    def _calling(self) -> Call[Any] | None:
+        """The call that the caller is part of, if there is one; in this process."""
+        if self._process != FORKS.count:
+            self._start_anew()
+        return calling()
+
+    def _start_anew(self) -> None:
+        """The child of a fork begins with nothing under way."""
+        self._process = FORKS.count
+        self._keys.start_anew()
+        for held in (self._gatherers, self._loops, self._threads):
+            held.clear()
+        CALL.set(None)
+
     def _ask_within(self, parent: Call[Any], key: K, here: Hashable, ringing: Waiter) -> Load[K]:
-        with self._lock:
+        with self._keys.lock:
             load = self._keys.want(key, PRESSING, ringing)
             then = self._gather_in(here) if load.gathers else None
         if then is not None:
@@ -246,7 +265,7 @@ class Loading(Generic[K]):
 
     def _lead(self, load: Load[K], parker: SyncParker) -> Call[K] | None:
         """A thread waits for a load; returns a gatherer if the thread is to be one."""
-        with self._lock:
+        with self._keys.lock:
             if load.answer is not PENDING or None in self._gatherers or self._keys.due() == inf:
                 self._threads[parker] = None
                 return None
@@ -256,7 +275,7 @@ class Loading(Generic[K]):
 
     def _withdraw(self, parker: SyncParker) -> None:
         """A thread waits no more. If it was asked to make a call just now, another one does."""
-        with self._lock:
+        with self._keys.lock:
             was_asked = parker not in self._threads
             self._threads.pop(parker, None)
         if was_asked:
@@ -278,7 +297,7 @@ class Loading(Generic[K]):
             its keys, or there are none for it.
         """
         now = self._rules.clock.now()
-        with self._lock:
+        with self._keys.lock:
             gathering = self._gathering
             if gatherer.over:
                 return None
@@ -378,7 +397,7 @@ class Loading(Generic[K]):
         return retry.delay(attempt.error, number, self._rules.clock.now() - began)
 
     def _still_wanted(self, call: Call[K], part: Sequence[Load[K]]) -> Sequence[Load[K]]:
-        with self._lock:
+        with self._keys.lock:
             return self._keys.still_wanted(call, part)
 
     def _priority(self, part: Sequence[Load[K]]) -> int | None:
@@ -407,7 +426,7 @@ class Loading(Generic[K]):
         self._give(call, call.loads, repeat(Failure(error)))
 
     def _give(self, call: Call[K], part: Sequence[Load[K]], answers: Iterable[Any]) -> None:
-        with self._lock:
+        with self._keys.lock:
             self._keys.land(call, part, answers)
         ring([waiting for load in part for waiting in load.waiters])
 
@@ -434,7 +453,7 @@ class Loading(Generic[K]):
         """A call is over, or a gatherer found no keys, or its event loop ended; told twice, it is once."""
         if call.over:
             return
-        with self._lock:
+        with self._keys.lock:
             if call.over:
                 return
             call.over = True
@@ -456,7 +475,7 @@ class Loading(Generic[K]):
             here: the event loop that comes first; None for threads.
             struck: whether it comes last, as it may be about to end.
         """
-        with self._lock:
+        with self._keys.lock:
             if self._keys.due() == inf:
                 return
             others = [*self._gatherers, *reversed(self._loops), None]
@@ -464,13 +483,13 @@ class Loading(Generic[K]):
         # all of them: one that is about to end may say yes, and not do it
         begun = [place for place in dict.fromkeys(places) if self._begin(place)]
         if not begun:
-            with self._lock:
+            with self._keys.lock:
                 lost = self._keys.lose(self._gathering.all_waiting())
             ring([waiting for load in lost for waiting in load.waiters])
 
     def _begin(self, place: Hashable) -> bool:
         """Have an event loop, or a thread, see to the keys that wait; false if nobody is there."""
-        with self._lock:
+        with self._keys.lock:
             if self._keys.due() == inf:
                 return True
             gatherer = self._gatherers.get(place)
@@ -489,6 +508,6 @@ class Loading(Generic[K]):
             return True
         if call_in(place, then):
             return True
-        with self._lock:
+        with self._keys.lock:
             self._gatherers.pop(place, None)  # it can only be the one of a closed event loop
         return False

@@ -157,6 +157,12 @@ class Gathering(Generic[G]):
         self._take_in()
         return [key for priority, lane in self._lanes.items() for key in lane if _stands(key, priority)]
 
+    def clear(self) -> None:
+        """Forget all keys, and all that is under way."""
+        self._lanes.clear()
+        self.came.clear()
+        self._waiting = self.under_way = 0
+
     def _take_in(self) -> None:
         """Put those that came into their lanes."""
         came = self.came
