@@ -17,8 +17,7 @@ from types import FrameType
 import anyio.lowlevel
 import uvicorn
 
-from examples.standin.app import Config, create_app
-from examples.standin.text import TextSwitches
+from examples.standin.app import SWITCHES, Config, create_app
 
 HOST = "127.0.0.1"
 PATIENCE = 1  # seconds that calls under way are given when the server ends
@@ -76,8 +75,9 @@ def parser() -> argparse.ArgumentParser:
 def described() -> list[str]:
     """A line for each switch."""
     return [
-        f"  text.{name:<18} {field.description} (default {json.dumps(field.default)})"
-        for name, field in TextSwitches.model_fields.items()
+        f"  {f'{service}.{name}':<24} {field.description} (default {json.dumps(field.default)})"
+        for service, switches in SWITCHES.items()
+        for name, field in switches.model_fields.items()
     ]
 
 

@@ -1,13 +1,14 @@
 """The way in for tests and load tests: switches, ledger, summary, reset. Needs no key, uses no quota."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from pydantic import RootModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from examples.standin.ledger import Ledger
+from examples.standin.ledger import Entry, Ledger
 from examples.standin.service import Service
 from examples.standin.summary import summary
 
@@ -19,7 +20,7 @@ class Changes(RootModel[dict[str, dict[str, object]]]):
 class Admin:
     """What is behind /standin."""
 
-    def __init__(self, services: Mapping[str, Service], ledger: Ledger) -> None:
+    def __init__(self, services: Mapping[str, Service[Any]], ledger: Ledger) -> None:
         self._services = services
         self._ledger = ledger
 
@@ -47,13 +48,19 @@ class Admin:
 
     async def ledger(self, request: Request) -> Response:
         """The lines of all calls from index `since` on, oldest first."""
-        entries = self._ledger.entries
+        entries = self.entries()
         lines = [entry.line() for entry in entries[since(request) :]]
         return JSONResponse({"next": len(entries), "entries": lines})
 
     async def summary(self, request: Request) -> Response:
         """The figures of the calls from index `since` on."""
-        return JSONResponse(summary(self._ledger.entries, since(request)))
+        return JSONResponse(summary(self.entries(), since(request)))
+
+    def entries(self) -> list[Entry]:
+        """The ledger as of now."""
+        for service in self._services.values():
+            service.catch_up()
+        return self._ledger.entries
 
     async def reset(self, _: Request) -> Response:
         """A new run: an empty ledger, full buckets, nothing asked before. Switches stay."""
@@ -63,7 +70,7 @@ class Admin:
         return JSONResponse({"next": 0})
 
 
-def turn(services: Mapping[str, Service], changes: Mapping[str, Mapping[str, object]]) -> None:
+def turn(services: Mapping[str, Service[Any]], changes: Mapping[str, Mapping[str, object]]) -> None:
     """Turn switches: all that are named, or none if one of them is wrong (ValueError)."""
     if unknown := changes.keys() - services.keys():
         raise ValueError(f"no such service: {', '.join(sorted(unknown))}; there are {', '.join(services)}")

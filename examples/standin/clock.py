@@ -4,33 +4,9 @@ Service time = wall time x speed, and begins at 0. At speed 20 a quota of 2 call
 second on the wall, and a latency of 4 s takes 0.2 s.
 """
 
-import time
 from fractions import Fraction
-from typing import Protocol
 
-import anyio
-
-
-class Clock(Protocol):
-    """Wall time and the wait on it, passed in as one object so that tests can drive both."""
-
-    def now(self) -> float:
-        """Seconds since any fixed moment; never goes back."""
-        ...
-
-    async def sleep(self, seconds: float, /) -> None:
-        """Wait this many seconds."""
-        ...
-
-
-class RealClock:
-    """The machine's monotonic clock."""
-
-    def now(self) -> float:
-        return time.monotonic()
-
-    async def sleep(self, seconds: float, /) -> None:
-        await anyio.sleep(seconds)
+from examples.clock import Clock
 
 
 class ServiceTime:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from examples.standin.quota import Quota
 
-Fault = Literal["hang", "error", "truncated", "malformed"]
+Fault = Literal["hang", "error", "truncated", "malformed", "wrong"]
 Share = float
 
 
@@ -27,13 +27,16 @@ class Switches(BaseModel):
         default="exact", description="on a 429: the wait to the millisecond, in whole seconds, or not at all"
     )
     slow: float = Field(default=1.0, ge=0, allow_inf_nan=False, description="factor on every latency")
-    poison: tuple[str, ...] = Field(default=(), description="keys that make any answer with them malformed")
+    poison: tuple[str, ...] = Field(default=(), description="words that make any answer about them malformed")
     hang_rate: Share = Field(default=0.0, ge=0, le=1, description="share that is never answered")
-    error_rate: Share = Field(default=0.0, ge=0, le=1, description="share answered 500")
+    error_rate: Share = Field(default=0.0, ge=0, le=1, description="share that fails, answered 5xx")
     truncated_rate: Share = Field(
         default=0.0, ge=0, le=1, description="share cut off in the middle of the body"
     )
-    malformed_rate: Share = Field(default=0.0, ge=0, le=1, description="share with malformed JSON as content")
+    malformed_rate: Share = Field(default=0.0, ge=0, le=1, description="share whose content cannot be read")
+    wrong_rate: Share = Field(
+        default=0.0, ge=0, le=1, description="share whose content is in order, but not what was asked for"
+    )
 
     def quotas(self) -> dict[str, Quota]:
         """Every quota of the service by its name."""
@@ -46,12 +49,13 @@ class Switches(BaseModel):
     def fault(self, keys: Sequence[str], dice: random.Random) -> Fault | None:
         """What goes wrong with a call for these keys."""
         # Every die is thrown every time, so that turning one switch leaves what the others do as it was.
-        hang, error, truncated, malformed = (dice.random() for _ in range(4))
+        hang, error, truncated, malformed, wrong = (dice.random() for _ in range(5))
         if hang < self.hang_rate:
             return "hang"
         if error < self.error_rate:
             return "error"
         if truncated < self.truncated_rate:
             return "truncated"
-        poisoned = not set(self.poison).isdisjoint(keys)
-        return "malformed" if poisoned or malformed < self.malformed_rate else None
+        if malformed < self.malformed_rate or any(word in key for word in self.poison for key in keys):
+            return "malformed"
+        return "wrong" if wrong < self.wrong_rate else None

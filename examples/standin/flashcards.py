@@ -3,14 +3,13 @@
 All of it follows from the seed and the words, so that two runs get the same cards at the same pace.
 """
 
-import math
 import random
 from collections.abc import Sequence
 
 from pydantic import BaseModel, Field
 
-SPREAD = 0.2  # sigma of the logarithm of a latency: one in twenty is 1.4 times the middle or more
-LONGEST = 2.0  # times the middle
+from examples.standin.latency import around
+
 AT_MOST = 2  # definitions in a mnemonic
 
 MNEMONICS = (
@@ -82,5 +81,4 @@ def gloss(word: Word) -> str:
 
 def latency(words: Sequence[Word], dice: random.Random) -> float:
     """Service seconds that an answer takes: 4 for one word and 6 for ten in the middle, with a long tail."""
-    middle = 4 + 2 * (len(words) - 1) / 9
-    return middle * min(LONGEST, math.exp(dice.gauss(0, SPREAD)))
+    return around(4 + 2 * (len(words) - 1) / 9, dice)

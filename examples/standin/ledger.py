@@ -7,8 +7,8 @@ from typing import Literal, TypedDict
 from examples.standin.quota import Quota
 
 Answer = Literal["ok", "refused", "malformed", "error", "aborted"]
-"""ok: well answered; refused: 429; malformed: sent with a body that cannot be read (bad JSON, cut off);
-error: any other status of 400 and above; aborted: the client went away first."""
+"""ok: well answered; refused: 429; malformed: sent with a body that cannot be used (bad JSON, cut off, not
+what was asked for); error: any other status of 400 and above; aborted: the client went away or cancelled."""
 
 
 class Line(TypedDict):
@@ -24,7 +24,7 @@ class Line(TypedDict):
     burst: int
     answer: Answer | None
     status: int | None
-    tokens: int
+    billed: int
     seconds: float | None
 
 
@@ -41,13 +41,18 @@ class Entry:
     quota: Quota  # the request quota at arrival
     answer: Answer | None = None  # None while it is under way
     status: int | None = None  # HTTP; None while under way, and when nothing was sent
-    tokens: int = 0  # billed: 0 unless an answer was written
-    seconds: float | None = None  # from arrival to answer, as it really was; None while under way
+    billed: int = 0  # tokens, pictures, or characters spoken: 0 unless an answer was made
+    ended: Fraction | None = None  # None while under way
 
-    def end(self, now: Fraction, answer: Answer, status: int | None, tokens: int = 0) -> None:
+    @property
+    def seconds(self) -> float | None:
+        """From arrival to answer, as it really was; None while under way."""
+        return None if self.ended is None else float(self.ended - self.arrived)
+
+    def end(self, now: Fraction, answer: Answer, status: int | None, billed: int = 0) -> None:
         """Write down how the call went."""
-        self.seconds = float(now - self.arrived)
-        self.answer, self.status, self.tokens = answer, status, tokens
+        self.ended = now
+        self.answer, self.status, self.billed = answer, status, billed
 
     def line(self) -> Line:
         return Line(
@@ -61,7 +66,7 @@ class Entry:
             burst=self.quota.burst,
             answer=self.answer,
             status=self.status,
-            tokens=self.tokens,
+            billed=self.billed,
             seconds=self.seconds,
         )
 

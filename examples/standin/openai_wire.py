@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from examples.standin.flashcards import Words
 from examples.standin.quota import Refusal
+from examples.standin.retry_after import in_seconds, retry_after
 
 MODELS = ("gpt-4o-mini", "gpt-4o", "gpt-4.1-mini")
 LETTERS_A_TOKEN = 4  # of Latin script; a Chinese character is about one token
@@ -88,8 +89,13 @@ def completion(number: int, model: str, content: str, prompt_tokens: int) -> Jso
 
 def break_content(body: Json) -> None:
     """Leave the JSON that the model wrote unfinished; the envelope around it stays in order."""
-    message = body["choices"][0]["message"]
-    message["content"] = message["content"][: len(message["content"]) // 2]
+    content = body["choices"][0]["message"]["content"]
+    replace_content(body, content[: len(content) // 2])
+
+
+def replace_content(body: Json, content: str) -> None:
+    """Let the model have written something else."""
+    body["choices"][0]["message"]["content"] = content
 
 
 def models() -> Json:
@@ -142,13 +148,9 @@ def limit_headers(limit: str, burst: int, left: Fraction, full_in: Fraction) -> 
 
 
 def retry_headers(mode: str, wait: Fraction) -> dict[str, str]:
-    """How a 429 says when to come again, rounded up so that who obeys is not early."""
-    if mode == "none":
-        return {}
-    if mode == "whole":
-        return {"retry-after": str(math.ceil(wait))}
-    milliseconds = math.ceil(wait * 1000)
-    return {"retry-after-ms": str(milliseconds), "retry-after": in_seconds(milliseconds)}
+    """How a 429 says when to come again: also in milliseconds, unless that would be finer than asked for."""
+    milliseconds = {"retry-after-ms": str(math.ceil(wait * 1000))} if mode == "exact" else {}
+    return milliseconds | retry_after(mode, wait)
 
 
 def duration(seconds: Fraction) -> str:
@@ -161,8 +163,3 @@ def duration(seconds: Fraction) -> str:
     if hours:
         return f"{hours}h{minutes}m{in_seconds(rest)}s"
     return f"{minutes}m{in_seconds(rest)}s" if minutes else f"{in_seconds(rest)}s"
-
-
-def in_seconds(milliseconds: int) -> str:
-    """2500 as 2.5, 2000 as 2."""
-    return f"{milliseconds / 1000:.3f}".rstrip("0").rstrip(".")

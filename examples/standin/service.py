@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
+from typing import Generic, TypeVar
 
 import anyio
 from starlette.requests import Request
@@ -14,6 +15,8 @@ from examples.standin.clock import ServiceTime
 from examples.standin.faults import Fault, Switches
 from examples.standin.ledger import Answer, Entry, Ledger
 from examples.standin.quota import Bucket, Refusal, admit
+
+S = TypeVar("S", bound=Switches)
 
 GONE = 499  # "client closed request": nobody is there to read it
 
@@ -31,9 +34,9 @@ class Call:
         """Service seconds since it arrived."""
         return self._time.now() - self.entry.arrived
 
-    def end(self, answer: Answer, response: Response, tokens: int = 0) -> Response:
+    def end(self, answer: Answer, response: Response, billed: int = 0) -> Response:
         """Write down how it went, and hand the response on."""
-        self.entry.end(self._time.now(), answer, response.status_code, tokens)
+        self.entry.end(self._time.now(), answer, response.status_code, billed)
         return response
 
     def abort(self) -> Response:
@@ -42,10 +45,10 @@ class Call:
         return Response(status_code=GONE)
 
 
-class Service:
+class Service(Generic[S]):
     """One service: its quota, its faults, its lines in the ledger. How it speaks is its protocol's affair."""
 
-    def __init__(self, name: str, switches: Switches, time: ServiceTime, ledger: Ledger, seed: int) -> None:
+    def __init__(self, name: str, switches: S, time: ServiceTime, ledger: Ledger, seed: int) -> None:
         self.name = name
         self.switches = switches
         self.time = time
@@ -59,24 +62,31 @@ class Service:
         self.buckets = {name: Bucket(quota, now) for name, quota in self.switches.quotas().items()}
         self._asked = Counter[tuple[str, ...]]()
 
-    def turn(self, switches: Switches) -> None:
+    def turn(self, switches: S) -> None:
         """Go on with other switches; calls under way keep the fault they were dealt."""
         self.switches = switches
         for name, quota in switches.quotas().items():
             self.buckets[name].change(self.time.now(), quota)
 
-    @contextmanager
-    def call(self, keys: tuple[str, ...], costs: Mapping[str, int]) -> Generator[Call]:
-        """A call that arrives now. Whoever leaves it without an end (cancelled, say) aborted it."""
+    def catch_up(self) -> None:
+        """Write down what ended by itself in the meantime; a call that is a request ends with it."""
+
+    def arrive(self, keys: tuple[str, ...], costs: Mapping[str, int]) -> Call:
+        """A call that arrives now."""
         now = self.time.now()
         refusal = admit(self.buckets, costs, now)
         quota = self.buckets["requests"].quota
         entry = self._ledger.open(self.name, now, keys, costs["requests"], refusal is None, quota)
-        call = Call(entry, refusal, None if refusal else self._fault(keys), self.time)
+        return Call(entry, refusal, None if refusal else self._fault(keys), self.time)
+
+    @contextmanager
+    def call(self, keys: tuple[str, ...], costs: Mapping[str, int]) -> Generator[Call]:
+        """A call that arrives now. Whoever leaves it without an end (cancelled, say) aborted it."""
+        call = self.arrive(keys, costs)
         try:
             yield call
         finally:
-            if entry.answer is None:
+            if call.entry.answer is None:
                 call.abort()
 
     def turn_away(self, response: Response, keys: tuple[str, ...] = ()) -> Response:

@@ -33,13 +33,14 @@ class Figures(TypedDict):
     errors: int
     aborted: int
     repeated: int  # times a key was answered well beyond its first time, summed over the keys
-    tokens: int
     bound_seconds: float | None  # of the slowest service; None if nothing was admitted or a quota changed
 
 
 class ServiceFigures(Figures):
     """What was counted at one service, against its request quota."""
 
+    billed: int  # tokens, pictures, or characters spoken
+    most_at_once: int  # calls admitted that were under way at the same time
     rate: float | None  # the quota of these calls; None if it changed among them
     burst: int | None
     busiest: Window | None  # of the calls admitted: its excess is never above 0
@@ -71,6 +72,8 @@ def of_service(entries: Sequence[Entry]) -> ServiceFigures:
     admitted = [entry for entry in entries if entry.admitted]
     return ServiceFigures(
         **figures_of(entries, bound_seconds(admitted, quota) if quota else None),
+        billed=sum(entry.billed for entry in entries),
+        most_at_once=most_at_once(admitted),
         rate=float(quota.rate) if quota else None,
         burst=quota.burst if quota else None,
         busiest=busiest(admitted, quota) if quota else None,
@@ -89,7 +92,6 @@ def figures_of(entries: Sequence[Entry], bound: float | None) -> Figures:
         errors=answers["error"],
         aborted=answers["aborted"],
         repeated=repeated(entries),
-        tokens=sum(entry.tokens for entry in entries),
         bound_seconds=bound,
     )
 
@@ -100,6 +102,16 @@ def repeated(entries: Iterable[Entry]) -> int:
         (entry.service, key) for entry in entries if entry.answer == "ok" for key in entry.keys
     )
     return sum(times - 1 for times in answered.values())
+
+
+def most_at_once(entries: Iterable[Entry]) -> int:
+    """Calls that were under way at the same time; one that ends as another arrives makes room for it."""
+    changes: list[tuple[Fraction, int]] = []
+    for entry in entries:
+        changes.append((entry.arrived, 1))
+        if entry.ended is not None:
+            changes.append((entry.ended, -1))
+    return max(accumulate(change for _, change in sorted(changes)), default=0)
 
 
 def only_quota(entries: Iterable[Entry]) -> Quota | None:

@@ -52,7 +52,7 @@ class Question:
 class Text:
     """OpenAI's protocol in front of a service."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service[TextSwitches]) -> None:
         self.service = service
 
     def routes(self) -> list[Route]:
@@ -117,9 +117,12 @@ class Text:
             return call.end("error", JSONResponse(wire.SERVER_ERROR, 500, headers))
         body = wire.completion(call.entry.index, question.model, question.content, question.prompt_tokens)
         if call.fault == "truncated":
-            return call.end("malformed", CutOff(body, headers=headers), question.tokens)
+            return call.end("malformed", CutOff(JSONResponse(body, headers=headers)), question.tokens)
         if call.fault == "malformed":
             wire.break_content(body)
+            return call.end("malformed", JSONResponse(body, headers=headers), question.tokens)
+        if call.fault == "wrong":
+            wire.replace_content(body, write_cards([Word(word="错")], self.service.seed).model_dump_json())
             return call.end("malformed", JSONResponse(body, headers=headers), question.tokens)
         return call.end("ok", JSONResponse(body, headers=headers), question.tokens)
 

@@ -1,26 +1,23 @@
 """The stand-in services in-process, on a virtual clock, on asyncio and trio."""
 
-import heapq
 import json
 import statistics
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from itertools import count
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 import httpx2
 import openai
 import pytest
-from starlette.applications import Starlette
 from starlette.types import Message
 
-from examples.standin import Config, create_app
 from examples.standin.flashcards import Cards, Word, latency
 from examples.standin.ledger import Line
 from examples.standin.service import Service
 from examples.standin.text import TextSwitches
+from tests.examples.house import House, ticking
+from tests.examples.house import house as any_house
 
 pytestmark = pytest.mark.anyio
 
@@ -28,59 +25,8 @@ KEY = {"authorization": "Bearer no-secret"}
 CHARACTERS = "一二三四五六七八九十"
 
 
-class VirtualClock:
-    """Time that moves only when it is told to."""
-
-    def __init__(self) -> None:
-        self.time = 0.0
-        self._sleepers: list[tuple[float, int, anyio.Event]] = []
-        self._numbers = count()
-
-    def now(self) -> float:
-        return self.time
-
-    async def sleep(self, seconds: float, /) -> None:
-        woken = anyio.Event()
-        heapq.heappush(self._sleepers, (self.time + seconds, next(self._numbers), woken))
-        await woken.wait()
-
-    async def advance(self, seconds: float) -> None:
-        end = self.time + seconds
-        await settle()
-        while self._sleepers and self._sleepers[0][0] <= end:
-            self.time, _, woken = heapq.heappop(self._sleepers)
-            woken.set()
-            await settle()
-        self.time = end
-
-
-@asynccontextmanager
-async def ticking(clock: VirtualClock, step: float) -> AsyncGenerator[None]:
-    """Time goes on by itself; with a step of 0 it stands, and those who sleep for no time are woken."""
-
-    async def tick() -> None:
-        while True:
-            await clock.advance(step)
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(tick)
-        yield
-        group.cancel_scope.cancel()
-
-
-async def settle() -> None:
-    """Let all tasks go on until they wait for the clock."""
-    for _ in range(30):
-        await anyio.lowlevel.checkpoint()
-
-
-class House:
-    """A stand-in with a client at its door."""
-
-    def __init__(self, clock: VirtualClock, app: Starlette, client: httpx2.AsyncClient) -> None:
-        self.clock = clock
-        self.app = app
-        self.client = client
+class TextHouse(House):
+    """A stand-in that is asked for texts."""
 
     async def ask(self, words: str = "好", body: dict[str, Any] | None = None) -> httpx2.Response:
         """One call; the clock goes on until it is answered."""
@@ -91,24 +37,11 @@ class House:
         """One call; who drives the clock is another's affair."""
         return await self.client.post("/v1/chat/completions", json=body or question("好"), headers=KEY)
 
-    async def turn(self, **switches: object) -> None:
-        reply = await self.client.put("/standin/switches", json={"text": switches})
-        assert reply.status_code == 200, reply.text
-
-    async def get(self, path: str) -> Any:
-        return (await self.client.get(f"/standin/{path}")).json()
-
-    async def last(self) -> Any:
-        return (await self.get("ledger"))["entries"][-1]
-
 
 @asynccontextmanager
-async def house(speed: float = 1, seed: int = 7, **switches: object) -> AsyncGenerator[House]:
-    clock = VirtualClock()
-    app = create_app(Config(speed, seed, {"text": switches}), clock)
-    transport = httpx2.ASGITransport(app)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://standin") as client:
-        yield House(clock, app, client)
+async def house(speed: float = 1, seed: int = 7, **switches: object) -> AsyncGenerator[TextHouse]:
+    async with any_house("text", speed, seed, **switches) as it:
+        yield TextHouse(it.clock, it.app, it.client)
 
 
 def question(words: str) -> dict[str, Any]:
@@ -145,7 +78,7 @@ async def test_the_same_seed_writes_the_same_cards_at_the_same_pace() -> None:
     for seed in (7, 7, 8):
         async with house(seed=seed) as it:
             content = (await it.ask(CHARACTERS)).json()["choices"][0]["message"]["content"]
-            replies.append((content, (await it.last())["seconds"]))
+            replies.append((content, await it.seconds()))
     assert replies[0] == replies[1]
     assert replies[0][0] != replies[2][0]
     assert replies[0][1] != replies[2][1]
@@ -247,7 +180,7 @@ async def test_tokens_have_a_quota_of_their_own() -> None:
 
 async def test_the_quota_can_change_while_it_runs() -> None:
     async with house(slow=0) as it, ticking(it.clock, 0):
-        await it.turn(rate=0.5, burst=1)
+        await it.turn("text", rate=0.5, burst=1)
         statuses = [(await it.post()).status_code for _ in range(2)]
         assert (await it.get("switches"))["text"]["rate"] == 0.5
         await it.client.post("/standin/reset")
@@ -289,7 +222,7 @@ async def test_slow_multiplies_the_latency_and_speed_divides_it() -> None:
     for speed, slow in ((1, 1), (1, 3), (4, 1)):
         async with house(speed=speed, slow=slow) as it:
             await it.ask()
-            seconds.append((await it.last())["seconds"])
+            seconds.append(await it.seconds())
             walls.append(seconds[-1] / speed)
     assert seconds == pytest.approx([seconds[0], 3 * seconds[0], seconds[0]])
     assert walls[2] == pytest.approx(walls[0] / 4)
@@ -300,7 +233,7 @@ async def test_errors_are_500s() -> None:
         reply = await it.ask()
         line = await it.last()
     assert (reply.status_code, reply.json()["error"]["type"]) == (500, "server_error")
-    assert (line["answer"], line["admitted"], line["tokens"]) == ("error", True, 0)
+    assert (line["answer"], line["admitted"], line["billed"]) == ("error", True, 0)
 
 
 async def test_a_poisoned_word_spoils_every_answer_it_is_in() -> None:
@@ -313,6 +246,15 @@ async def test_a_poisoned_word_spoils_every_answer_it_is_in() -> None:
         with pytest.raises(json.JSONDecodeError):
             json.loads(content)
     assert json.loads(contents[2])["cards"][0]["word"] == "好"
+
+
+async def test_a_wrong_answer_is_in_order_but_not_about_the_words_that_were_asked_for() -> None:
+    async with house(wrong_rate=1) as it:
+        reply = await it.ask("好")
+        line = await it.last()
+    content = json.loads(reply.json()["choices"][0]["message"]["content"])
+    assert "好" not in [card["word"] for card in content["cards"]]
+    assert (line["answer"], line["status"]) == ("malformed", 200)
 
 
 async def test_a_truncated_body_is_shorter_than_it_says() -> None:
@@ -335,7 +277,7 @@ async def test_who_is_cancelled_has_aborted_and_pays(hangs: bool) -> None:
     assert line["seconds"] == (10_000 if hangs else 1)
 
 
-def lines_of(it: House) -> list[Line]:
+def lines_of(it: TextHouse) -> list[Line]:
     """The ledger without a call, for when the client is gone."""
     return [entry.line() for entry in it.app.state.ledger.entries]
 

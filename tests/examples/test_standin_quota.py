@@ -92,7 +92,7 @@ def ledger_of(*calls: tuple[float, str, Answer | None, float], quota: Quota | No
         admitted = answer != "refused"
         entry = ledger.open("text", moment, tuple(keys), 1, admitted, quota or Quota.of(2, 2))
         if answer:
-            entry.end(moment + Fraction(seconds), answer, 200, tokens=10)
+            entry.end(moment + Fraction(seconds), answer, 200, billed=10)
     return ledger
 
 
