@@ -1,4 +1,4 @@
-"""What the language model is asked, and what it may answer. Pure."""
+"""What the language model is asked, what it may answer, and what the picture is told. Pure."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -15,6 +15,13 @@ You write flashcards for learners of Chinese. For each word that you are given w
 - example_pinyin: the pinyin of that sentence, with tone marks;
 - example_translation: its translation.
 Write exactly one card for each word, in the same order, and repeat the word as it was given."""
+
+PICTURE: Final = """\
+A simple, friendly illustration for a flashcard, in flat colours on a light background.
+It shows the meaning of the Chinese word {word}: {meaning}.
+It may take up this idea: {mnemonic}
+There is no text in it: no letters, no Chinese characters, no numbers."""
+MOST_MEANINGS = 2  # that a picture can show
 
 
 class Question(BaseModel):
@@ -71,3 +78,10 @@ def in_order(questions: Sequence[Question], answer: Answer) -> list[Text]:
             f"asked for {''.join(asked)}, got {''.join(text.word for text in answer.cards)}"
         )
     return [texts[word] for word in asked]
+
+
+def picture(question: Question, text: Text) -> str:
+    """What the picture of a word is told. Measure words ("CL:個|个[ge4]") say nothing about the meaning."""
+    meanings = [meaning for meaning in question.definitions if not meaning.startswith("CL:")]
+    shown = " or ".join(meanings[:MOST_MEANINGS]) or question.word
+    return PICTURE.format(word=question.word, meaning=shown, mnemonic=text.mnemonic)

@@ -7,15 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from io import TextIOWrapper
 
-import stamina.instrumentation
-
 from batchkit.presets import Quota
 from examples import services, settings
 from examples.characters import Selection
 from examples.database import Database
 from examples.errors import UsageError
 from examples.files import check_writable
-from examples.services import Service
+from examples.services import Services
 from examples.settings import Settings
 from examples.sources import from_file, from_hsk
 from examples.text import TextService
@@ -27,7 +25,6 @@ USAGE = 2  # exit code
 def main(options: Namespace) -> int:
     """Run it; returns the exit code."""
     tolerate_any_terminal()
-    stamina.instrumentation.set_on_retry_hooks([])  # no warning for each retry: the report has their number
     try:
         return asyncio.run(run(options))
     except UsageError as error:
@@ -70,10 +67,10 @@ async def opened(file_or_url: str) -> AsyncIterator[Database]:
 
 
 @asynccontextmanager
-async def service_for(options: Namespace, config: Settings) -> AsyncIterator[Service]:
+async def service_for(options: Namespace, config: Settings) -> AsyncIterator[Services]:
     """The text service that was asked for; a stand-in of our own, if nothing was."""
     if options.service == "openai":
-        yield services.real(config.text, options.speed)
+        yield services.real(config, options.speed, ("text",))
     elif options.standin:
         yield await services.running(options.standin, options.speed)
     else:
@@ -81,11 +78,9 @@ async def service_for(options: Namespace, config: Settings) -> AsyncIterator[Ser
             yield standin
 
 
-def text_service(service: Service, config: Settings) -> TextService:
+def text_service(service: Services, config: Settings) -> TextService:
     """The client of the text service, held to its quota, which is as much faster as the service."""
-    options, speed = config.text, service.endpoint.speed
-    quota = Quota(rate=options.rate, burst=options.burst).scaled(speed)
+    options, endpoint = config.text, service.text
+    quota = Quota(rate=options.rate, burst=options.burst).scaled(endpoint.speed)
     limiter = quota.bucket(jitter=options.jitter, name="text")
-    return TextService(
-        service.endpoint, options, limiter, connections=config.scaled(config.bulk_import.concurrency)
-    )
+    return TextService(endpoint, options, limiter, connections=config.scaled(config.bulk_import.concurrency))

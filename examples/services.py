@@ -1,13 +1,13 @@
-"""Which text service is asked: the stand-in (the default, so that nobody pays by accident), or the real one.
+"""Which services are asked: the stand-in (the default, so that nobody pays by accident), or the real ones.
 
-Both are an `Endpoint` to the worker. They differ in who counts the calls: the stand-in keeps a ledger of
-all that reaches it.
+Each is an `Endpoint` to the workers. They differ in who counts the calls: the stand-in keeps a ledger of all
+that reaches it.
 """
 
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,10 +18,11 @@ import httpx2
 from anyio.streams.buffered import BufferedByteReceiveStream
 from attrs import frozen
 
-from examples import settings
+from examples.endpoint import Endpoint
 from examples.errors import UsageError
 from examples.report import Ledger, quota_bound
-from examples.text import Endpoint, TextService
+from examples.settings import Settings
+from examples.text import TextService
 
 ROOT = Path(__file__).resolve().parents[1]  # where `examples` is found
 KEY = "stand-in"  # it takes any key, and must never see a real one
@@ -29,17 +30,22 @@ STARTUP = 30  # seconds
 LONGEST_LINE = 1000  # bytes
 
 
-class Service(Protocol):
-    """A text service that can be asked, and the account of what it was asked."""
+class Services(Protocol):
+    """The three services that can be asked, and the account of what the first was asked."""
 
     @property
-    def endpoint(self) -> Endpoint:
-        """Where it is."""
+    def text(self) -> Endpoint:
+        """Who writes."""
         ...
 
     @property
-    def name(self) -> str:
-        """What to call it."""
+    def picture(self) -> Endpoint:
+        """Who draws."""
+        ...
+
+    @property
+    def sound(self) -> Endpoint:
+        """Who speaks."""
         ...
 
     async def ledger(self, text: TextService) -> Ledger:
@@ -62,12 +68,16 @@ class StandIn:
     since: int
 
     @property
-    def endpoint(self) -> Endpoint:
-        return Endpoint(f"{self.url}/v1", KEY, self.speed)
+    def text(self) -> Endpoint:
+        return self._endpoint("/v1")
 
     @property
-    def name(self) -> str:
-        return f"stand-in at {self.url}" + (f", {self.speed:g}x speed" if self.speed != 1 else "")
+    def picture(self) -> Endpoint:
+        return self._endpoint("/fal")
+
+    @property
+    def sound(self) -> Endpoint:
+        return self._endpoint("")
 
     async def ledger(self, text: TextService) -> Ledger:
         figures = await summary(self.url, self.since)
@@ -79,35 +89,65 @@ class StandIn:
             counted_by="the stand-in's ledger",
         )
 
+    def _endpoint(self, path: str) -> Endpoint:
+        name = f"stand-in at {self.url}" + (f", {self.speed:g}x speed" if self.speed != 1 else "")
+        return Endpoint(self.url + path, KEY, self.speed, name)
+
 
 @frozen
-class OpenAI:
-    """The service itself, or another that speaks its protocol."""
+class Real:
+    """OpenAI, fal and Azure themselves, or others that speak their protocols."""
 
-    options: settings.Text
-
-    @property
-    def endpoint(self) -> Endpoint:
-        return Endpoint(self.options.base_url, self.options.api_key)
+    config: Settings
 
     @property
-    def name(self) -> str:
-        return f"{self.options.model} at {self.options.base_url}"
+    def text(self) -> Endpoint:
+        options = self.config.text
+        return Endpoint(options.base_url, options.api_key, name=f"{options.model} at {options.base_url}")
+
+    @property
+    def picture(self) -> Endpoint:
+        options = self.config.picture
+        return Endpoint(options.base_url, options.api_key, name=f"{options.model} at {options.base_url}")
+
+    @property
+    def sound(self) -> Endpoint:
+        options = self.config.sound
+        url = options.base_url.replace("{region}", options.region)
+        return Endpoint(url, options.api_key, name=f"{options.voice} at {url}")
 
     async def ledger(self, text: TextService) -> Ledger:
-        usage, options = text.usage, self.options
-        latency = usage.seconds / usage.calls if usage.calls else 0.0
+        usage, options = text.usage, self.config.text
+        latency = usage.calling / usage.calls if usage.calls else 0.0
         bound = quota_bound(usage.calls, options.rate, options.burst, latency)
         return Ledger(usage.calls, usage.refused, None, bound, counted_by="this client")
 
 
-def real(options: settings.Text, speed: float) -> OpenAI:
-    """The service itself. Raises UsageError without a key, or if it is to run faster than it does."""
+NEEDED = {
+    "text": ("OPENAI_API_KEY",),
+    "picture": ("FAL_KEY",),
+    "sound": ("AZURE_SPEECH_KEY", "AZURE_SPEECH_REGION"),
+}  # what an account is known by
+
+
+def real(config: Settings, speed: float, wanted: Sequence[str] = tuple(NEEDED)) -> Real:
+    """The services themselves.
+
+    Raises:
+        UsageError: an account of one that is wanted is not named, or they are to run faster than they do.
+    """
     if speed != 1:
-        raise UsageError("--speed is for the stand-in: --service openai runs at its own.")
-    if not options.api_key:
-        raise UsageError("--service openai needs an API key in the environment variable OPENAI_API_KEY.")
-    return OpenAI(options)
+        raise UsageError("--speed is for the stand-in: the services themselves run at their own.")
+    given = {
+        "OPENAI_API_KEY": config.text.api_key,
+        "FAL_KEY": config.picture.api_key,
+        "AZURE_SPEECH_KEY": config.sound.api_key,
+        "AZURE_SPEECH_REGION": config.sound.region,
+    }
+    missing = [name for service in wanted for name in NEEDED[service] if not given[name]]
+    if missing:
+        raise UsageError(f"The services themselves need the environment variables {', '.join(missing)}.")
+    return Real(config)
 
 
 async def running(url: str, speed: float) -> StandIn:

@@ -8,6 +8,7 @@ range are refused at once.
 import difflib
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +30,9 @@ USUAL = {
     "WORKER_SCALE_FACTOR": "worker_scale_factor",
     "OPENAI_API_KEY": "text.api_key",
     "OPENAI_BASE_URL": "text.base_url",
+    "FAL_KEY": "picture.api_key",
+    "AZURE_SPEECH_KEY": "sound.api_key",
+    "AZURE_SPEECH_REGION": "sound.region",
 }
 PROFILES = ("development", "production")
 
@@ -79,6 +83,25 @@ def real(least: float, most: float, unit: str) -> Any:
 
 
 @frozen
+class Pattern:
+    """A text of a certain form, which `like` shows."""
+
+    form: str
+    like: str
+
+    def __call__(self, value: object) -> str:
+        """The text. Raises OutOfRange."""
+        if not (isinstance(value, str) and re.fullmatch(self.form, value)):
+            raise OutOfRange(f"must be like {self.like}")
+        return value
+
+
+def text(form: str, like: str) -> Any:
+    """A setting that is a text of a certain form, a regular expression."""
+    return field(converter=Pattern(form, like))
+
+
+@frozen
 class Dictionary:
     """How words are looked up."""
 
@@ -105,6 +128,40 @@ class Text:
 
 
 @frozen
+class Picture:
+    """The picture service, and how it is called."""
+
+    base_url: str
+    model: str
+    size: Literal["square", "square_hd", "portrait_4_3", "landscape_4_3"]
+    rate: float = real(0.001, 10_000, "jobs/s")
+    burst: int = whole(1, 10_000, "jobs")
+    concurrency: int = whole(1, 10_000, "jobs at once")
+    jitter: float = real(0, 10, "seconds")
+    timeout: float = real(0.1, 3600, "seconds")
+    attempts: int = whole(1, 20, "jobs")
+    price: float = real(0, 100, "USD for a picture")
+    api_key: ts.SecretStr = field(default=ts.SecretStr(""))
+
+
+@frozen
+class Sound:
+    """The sound service, and how it is called."""
+
+    base_url: str
+    region: str = text("[a-z0-9]*", "westeurope")
+    voice: str = text("[a-z]{2,3}(-[A-Za-z0-9]+)+", "zh-CN-XiaoxiaoNeural")
+    output_format: str = text("(audio|riff)-[a-z0-9]+(-[a-z0-9]+)+", "audio-24khz-48kbitrate-mono-mp3")
+    rate: float = real(0.001, 10_000, "calls/s")
+    burst: int = whole(1, 10_000, "calls")
+    jitter: float = real(0, 10, "seconds")
+    timeout: float = real(0.1, 3600, "seconds")
+    attempts: int = whole(1, 20, "calls")
+    price: float = real(0, 10_000, "USD for a million characters")
+    api_key: ts.SecretStr = field(default=ts.SecretStr(""))
+
+
+@frozen
 class BulkImport:
     """How characters become cards."""
 
@@ -121,6 +178,8 @@ class Settings:
     database: str
     dictionary: Dictionary
     text: Text
+    picture: Picture
+    sound: Sound
     bulk_import: BulkImport
     worker_scale_factor: float = real(0.01, 100, "times every concurrency")
 

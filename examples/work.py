@@ -16,7 +16,7 @@ from examples.files import write
 from examples.interrupt import until_stopped
 from examples.progress import watcher
 from examples.report import Load, Report, cost, limited_by
-from examples.services import Service
+from examples.services import Services
 from examples.settings import Settings
 from examples.text import TextService
 
@@ -38,7 +38,7 @@ class Work:
 
     config: Settings
     database: Database
-    service: Service
+    service: Services
     text: TextService
     selection: Selection
     console: Console = field(factory=lambda: Console(highlight=False))
@@ -68,7 +68,7 @@ class Work:
         there = f"; the other {wanted - len(new):,} have one" if len(new) < wanted else ""
         self.console.print(f"[bold]{len(new):,} characters are to get a flashcard{there}.")
         quota = f"{options.rate:g} calls/s, {options.burst} at once"
-        rows = [("text service", f"{self.service.name} ({quota})"), ("database", self.database.place)]
+        rows = [("text service", f"{self.service.text.name} ({quota})"), ("database", self.database.place)]
         self.console.print(display.grid(rows))
 
     async def attend(self, importer: BulkImport, words: list[str]) -> Early | None:
@@ -90,7 +90,7 @@ class Work:
         self, importer: BulkImport, new: list[str], traffic: Traffic, early: Early | None
     ) -> Report:
         """All figures; `traffic` is what the database had seen before."""
-        wanted, usage, speed = self.selection.wanted, self.text.usage, self.service.endpoint.speed
+        wanted, tokens, speed = self.selection.wanted, self.text.tokens, self.service.text.speed
         prices = self.config.text.input_price, self.config.text.output_price
         ledger = await self.service.ledger(self.text)
         saved = len(await self.database.known(wanted))
@@ -114,25 +114,24 @@ class Work:
             advice=advice,
             rows=self.database.traffic.rows - traffic.rows,
             round_trips=self.database.traffic.round_trips - traffic.round_trips,
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
-            estimated_cost=cost(usage.input_tokens, usage.output_tokens, *prices),
+            input_tokens=tokens.input,
+            output_tokens=tokens.output,
+            estimated_cost=cost(tokens.input, tokens.output, *prices),
             speed=speed,
             stopped=early is not None,
         )
 
     def load(self, importer: BulkImport) -> Load:
         """What the slots of the worker did, in service time."""
-        usage, speed = self.text.usage, self.service.endpoint.speed
-        waited = self.text.limiter.statistics().waited
+        usage, speed = self.text.usage, self.service.text.speed
         return Load(
             seconds=importer.seconds * speed,
             slots=self.config.scaled(self.config.bulk_import.concurrency),
             calls=usage.calls,
             refused=usage.refused,
-            calling=usage.seconds * speed,
-            waiting=waited * speed,
-            pausing=max(0.0, usage.writing - usage.seconds - waited) * speed,
+            calling=usage.calling * speed,
+            waiting=usage.waiting * speed,
+            pausing=usage.pausing * speed,
             saving=importer.saving * speed,
             starved=importer.starved,
             rate=self.config.text.rate,

@@ -19,10 +19,11 @@ from examples import settings
 from examples.bulk_import import BulkImport, Word, card, question
 from examples.database import Database
 from examples.dictionary import Dictionary, Entry
+from examples.endpoint import Endpoint
 from examples.errors import NotAllowed, NotSaved
 from examples.prompt import Text
 from examples.standin import Config, create_app
-from examples.text import Endpoint, TextService
+from examples.text import TextService
 
 SPEED = 100.0
 CHARACTERS = "一二三四五六七八九十上下大小人口手山水火木日月"
@@ -111,7 +112,10 @@ async def test_a_bad_word_stands_alone_and_is_named(loaded: Database) -> None:
 async def test_in_an_outage_nothing_is_split_and_everything_is_named(loaded: Database) -> None:
     async with house(loaded, error_rate=1.0) as worker:
         importer = await worker.run(CHARACTERS)
-        worker.text._budget.left = 0.0
+        budget = worker.text.calls.retry.budget
+        assert budget
+        while budget.failed():
+            pass
         calls = len(worker.answers)
         importer = await worker.run(CHARACTERS)
         assert len(worker.answers) == calls + 3
@@ -127,7 +131,7 @@ async def test_a_key_that_is_refused_ends_the_run(loaded: Database) -> None:
     worker.text = TextService(
         Endpoint("http://127.0.0.1/v1", "sk-secret", SPEED),
         worker.config.text,
-        worker.text.limiter,
+        worker.text.calls.limiter,
         14,
         httpx2.ASGITransport(refuse),
     )

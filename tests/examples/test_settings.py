@@ -15,6 +15,8 @@ def test_the_numbers_of_the_default_profile() -> None:
     assert (config.text.rate, config.text.burst, config.text.jitter) == (2, 5, 0.05)
     assert (config.bulk_import.batch_size, config.bulk_import.concurrency) == (10, 14)
     assert (config.dictionary.batch_size, config.dictionary.cache_ttl) == (50, 300)
+    assert (config.picture.rate, config.picture.burst, config.picture.concurrency) == (1, 3, 40)
+    assert (config.sound.rate, config.sound.burst) == (5, 10)
 
 
 def test_a_profile_changes_what_it_names() -> None:
@@ -34,9 +36,18 @@ def test_the_scale_factor(factor: str, scaled: int) -> None:
     assert load({"WORKER_SCALE_FACTOR": factor}).scaled(14) == scaled
 
 
-def test_the_key_is_not_shown() -> None:
-    config = load({"OPENAI_API_KEY": "sk-very-secret"})
-    assert config.text.api_key == "sk-very-secret"
+def test_the_keys_go_by_their_usual_names_and_are_not_shown() -> None:
+    config = load(
+        {
+            "OPENAI_API_KEY": "sk-secret",
+            "FAL_KEY": "fal-secret",
+            "AZURE_SPEECH_KEY": "azure-secret",
+            "AZURE_SPEECH_REGION": "westeurope",
+        }
+    )
+    keys = config.text.api_key, config.picture.api_key, config.sound.api_key
+    assert keys == ("sk-secret", "fal-secret", "azure-secret")
+    assert config.sound.region == "westeurope"
     assert "secret" not in repr(config)
 
 
@@ -49,6 +60,13 @@ def test_the_key_is_not_shown() -> None:
         ("FLASHCARDS_TEXT_RATE", "fast", "a number from"),
         ("FLASHCARDS_TEXT_BURST", "2.5", r"text\.burst.*a whole number from 1 to 10,000"),
         ("FLASHCARDS_BULK_IMPORT_CONCURRENCY", "-3", r"a whole number from 1 to 1,000 \(calls at once\)"),
+        ("FLASHCARDS_PICTURE_RATE", "0", r"picture\.rate.*a number from 0\.001 to 10,000 \(jobs/s\)"),
+        ("FLASHCARDS_PICTURE_CONCURRENCY", "0", r"picture\.concurrency.*\(jobs at once\)"),
+        ("FLASHCARDS_PICTURE_SIZE", "huge", r"picture\.size"),
+        ("FLASHCARDS_SOUND_BURST", "0", r"sound\.burst"),
+        ("AZURE_SPEECH_REGION", "West Europe", r"sound\.region.*must be like westeurope"),
+        ("FLASHCARDS_SOUND_VOICE", "<voice>", r"sound\.voice.*must be like zh-CN-XiaoxiaoNeural"),
+        ("FLASHCARDS_SOUND_OUTPUT_FORMAT", "mp3", r"must be like audio-24khz-48kbitrate-mono-mp3"),
         ("WORKER_SCALE_FACTOR", "1000", r"worker_scale_factor.*a number from 0\.01 to 100"),
     ],
 )

@@ -11,14 +11,24 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx2
 import openai
 import pytest
+from attrs import evolve
 from openai.types.chat import ParsedChatCompletion
 from pydantic import BaseModel
 
+from batchkit import TokenBucket
+from examples import settings
+from examples.endpoint import Endpoint
+from examples.errors import CallFailed
+from examples.media import Media
+from examples.picture import PictureService
+from examples.sound import SoundService
 from examples.standin.__main__ import listen, main, switches
 
+SPEED = 100.0
 HERE = Path(__file__).parents[2]
 QUESTION = '{"words": [{"word": "好", "pinyin": "hǎo", "definitions": ["good"]}]}'
 
@@ -41,7 +51,15 @@ def anyio_backend() -> str:
 @contextmanager
 def standin(*options: str) -> Generator[tuple[str, subprocess.Popen[str]]]:
     """A running process and its URL; it ends with its standard input, and in order."""
-    command = [sys.executable, "-m", "examples.standin", "--until-stdin-closes", "--speed", "100", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "examples.standin",
+        "--until-stdin-closes",
+        "--speed",
+        str(SPEED),
+        *options,
+    ]
     with subprocess.Popen(
         command, cwd=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -115,6 +133,65 @@ async def test_the_sdk_sees_answers_refusals_and_faults_as_its_own() -> None:
             await ask(api)
             figures = await summary()
             assert (figures["malformed"], figures["aborted"], figures["ok"]) == (2, 1, 1)
+
+
+@pytest.mark.anyio
+async def test_pictures_and_sounds_over_a_real_connection_whatever_goes_wrong_with_it() -> None:
+    switches = ["picture.truncated_rate=1", "picture.flaky_rate=0.3", "sound.truncated_rate=0.5"]
+    plenty = ["picture.rate=1000", "picture.burst=1000", "sound.rate=1000", "sound.burst=1000"]
+    options = [word for switch in (*switches, *plenty) for word in ("--set", switch)]
+    with standin("--seed", "7", *options) as (url, _):
+        config, limiter = settings.load({}), TokenBucket(rate=1000, burst=100)
+        sound_options = evolve(config.sound, attempts=20)
+        async with (
+            PictureService(Endpoint(f"{url}/fal", "no-secret", SPEED), config.picture, limiter, 8) as picture,
+            SoundService(Endpoint(url, "no-secret", SPEED), sound_options, limiter, 8) as sound,
+            anyio.create_task_group() as group,
+        ):
+            drawn, heard = list[Media](), list[Media]()
+
+            async def draw(prompt: str) -> None:
+                drawn.append(await picture.draw(prompt))
+
+            async def speak(text: str) -> None:
+                heard.append(await sound.speak(text))
+
+            for number in range(8):
+                group.start_soon(draw, f"picture {number}")
+                group.start_soon(speak, f"sound {number}")
+        figures = httpx2.get(f"{url}/standin/summary").json()["services"]
+    assert {picture.content[-8:-4] for picture in drawn} == {b"IEND"}
+    assert len({picture.content for picture in drawn}) == len({sound.content for sound in heard}) == 8
+    # A picture that was cut off is fetched again, a sound has to be spoken again.
+    assert (figures["picture"]["calls"], figures["picture"]["billed"]) == (8, 8)
+    assert (figures["sound"]["ok"], figures["sound"]["repeated"]) == (8, 0)
+    assert figures["sound"]["malformed"] == sound.usage.calls - 8 > 0
+
+
+@pytest.mark.anyio
+async def test_who_waits_in_vain_hangs_up_and_cancels() -> None:
+    hang = ["--set", "picture.hang_rate=1", "--set", "sound.hang_rate=1"]
+    with standin(*hang) as (url, _):
+        config, limiter = settings.load({}), TokenBucket(rate=1000, burst=100)
+        picture_options = evolve(config.picture, attempts=1, timeout=20)
+        sound_options = evolve(config.sound, attempts=1, timeout=20)
+        async with (
+            PictureService(
+                Endpoint(f"{url}/fal", "no-secret", SPEED), picture_options, limiter, 1
+            ) as picture,
+            SoundService(Endpoint(url, "no-secret", SPEED), sound_options, limiter, 1) as sound,
+        ):
+            with pytest.raises(CallFailed):
+                await picture.draw("a horse")
+            with pytest.raises(CallFailed):
+                await sound.speak("好")
+        while httpx2.get(f"{url}/standin/summary").json()["under_way"]:
+            pass
+        lines = httpx2.get(f"{url}/standin/ledger").json()["entries"]
+    assert [(line["service"], line["answer"], line["billed"]) for line in lines] == [
+        ("picture", "aborted", 0),
+        ("sound", "aborted", 0),
+    ]
 
 
 @pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGINT])

@@ -10,9 +10,10 @@ from attrs import evolve
 
 from batchkit import TokenBucket
 from examples import settings
+from examples.endpoint import Endpoint
 from examples.errors import CallFailed, MalformedAnswer, NotAllowed, Unavailable
 from examples.prompt import Question
-from examples.text import Endpoint, TextService
+from examples.text import TextService
 
 KEY = "sk-a-secret-key"
 FAST = 1000.0  # so that the waits between two attempts take no time
@@ -53,6 +54,12 @@ def service(script: Callable[[httpx2.Request], httpx2.Response], attempts: int =
     )
 
 
+def granted(text: TextService) -> int:
+    """Permits that were taken."""
+    assert isinstance(text.calls.limiter, TokenBucket)
+    return text.calls.limiter.statistics().granted
+
+
 def answer(words: Sequence[str] = "你好", **choice: Any) -> httpx2.Response:
     """A completion with a card for each word."""
     fields = ("mnemonic", "example", "example_pinyin", "example_translation")
@@ -83,8 +90,8 @@ async def test_a_call_for_many_words() -> None:
     sent = json.loads(request.content)
     assert [word["word"] for word in json.loads(sent["messages"][-1]["content"])["words"]] == ["你", "好"]
     assert sent["response_format"]["type"] == "json_schema"
-    assert (text.usage.calls, text.usage.input_tokens, text.usage.output_tokens) == (1, 30, 70)
-    assert text.limiter.statistics().granted == 1
+    assert (text.usage.calls, text.tokens.input, text.tokens.output) == (1, 30, 70)
+    assert granted(text) == 1
 
 
 @pytest.mark.parametrize(
@@ -148,7 +155,7 @@ async def test_trouble_that_passes_is_tried_again_each_time_with_a_permit(troubl
     script = Script(trouble, trouble, answer())
     async with service(script) as text:
         assert len(await text.write(NI_HAO)) == 2
-    assert len(script.requests) == text.usage.calls == text.limiter.statistics().granted == 3
+    assert len(script.requests) == text.usage.calls == granted(text) == 3
 
 
 async def test_refusals_are_counted() -> None:
