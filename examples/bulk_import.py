@@ -14,7 +14,8 @@ import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 
 from attrs import define, field, frozen
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from batchkit import BatchedExecutor, Batcher, Hook, Outcome, TTLCache
 from examples.database import Card, Database, chunks
@@ -24,6 +25,8 @@ from examples.prompt import Question, Text
 from examples.settings import Settings
 from examples.text import TextService
 
+# What is no word's fault: the database was waited for in vain, or is not what it should be.
+NOT_THERE = (OperationalError, InterfaceError, ProgrammingError, NoConnectionFree, TimeoutError)
 MOST_DEFINITIONS = 8  # that the model is told of a word: the usual meanings; more cost tokens and help little
 
 
@@ -144,12 +147,12 @@ class BulkImport:
         """Save a batch. A database that is not there is no word's fault."""
         started = time.monotonic()
         try:
-            await self.database.save(batch)
-        except (OperationalError, InterfaceError) as error:
-            raise NotSaved(f"the database does not take the cards: {error.orig}") from error
+            return await self.database.save(batch)
+        except NOT_THERE as error:
+            cause = getattr(error, "orig", None) or error
+            raise NotSaved(f"the database does not take the cards: {cause}") from error
         finally:
             self.saving += time.monotonic() - started
-        return batch
 
     def note(self, outcome: Outcome[Word, Card]) -> None:
         """Remember a failure, or give up."""

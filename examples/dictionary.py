@@ -62,6 +62,18 @@ class Dictionary:
         All in one transaction, which begins by claiming the load: an interrupted one leaves nothing
             behind, and of two processes the second waits for the first and finds it done.
         """
+        return await self.database.patiently(self._load)
+
+    async def look_up(self, words: Sequence[str]) -> dict[str, tuple[Entry, ...]]:
+        """All readings of each word, simplified or traditional, by one query; none of an unknown word."""
+        query = select(entries).where(or_(entries.c.simplified.in_(words), entries.c.traditional.in_(words)))
+        found: defaultdict[str, list[Entry]] = defaultdict(list)
+        for row in await self.database.execute(query.order_by(entries.c.id)):
+            for word in {row.simplified, row.traditional}:
+                found[word].append(Entry(tone_marks(row.pinyin), tuple(row.definitions)))
+        return {word: usual_first(found[word]) for word in words}
+
+    async def _load(self) -> bool:
         async with self.database.transaction() as connection:
             if not await self._claim(connection):
                 return False
@@ -69,16 +81,6 @@ class Dictionary:
             for rows in chunks(read_cedict(), ROWS_AT_ONCE):
                 await connection.execute(insert(entries), rows)
             return True
-
-    async def look_up(self, words: Sequence[str]) -> dict[str, tuple[Entry, ...]]:
-        """All readings of each word, simplified or traditional, by one query; none of an unknown word."""
-        query = select(entries).where(or_(entries.c.simplified.in_(words), entries.c.traditional.in_(words)))
-        found: defaultdict[str, list[Entry]] = defaultdict(list)
-        async with self.database.transaction() as connection:
-            for row in await connection.execute(query.order_by(entries.c.id)):
-                for word in {row.simplified, row.traditional}:
-                    found[word].append(Entry(tone_marks(row.pinyin), tuple(row.definitions)))
-        return {word: usual_first(found[word]) for word in words}
 
     async def _claim(self, connection: AsyncConnection) -> bool:
         """Whether it is up to us to load this version; until we commit, others wait here."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from pathlib import Path
 
 from batchkit import AllOf, TokenBucket
 from batchkit.testing import ManualClock
@@ -43,6 +45,20 @@ def threads(*works: Callable[[], object]) -> Iterator[None]:
         assert not thread.is_alive(), "a thread hangs"
     if errors:
         raise errors[0]
+
+
+def guard(pid: int, folder: Path) -> subprocess.Popen[bytes]:
+    """A process that kills another one and removes its folder, if it is not killed before the tests are.
+
+    When they are, the pipe to it closes.
+    """
+    clear_up = 'read -r _; kill -KILL "$1"; rm -rf "$2"'
+    return subprocess.Popen(
+        ["/bin/sh", "-c", clear_up, "guard", str(pid), str(folder)],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 class History:

@@ -29,7 +29,7 @@ from redis.crc import key_slot
 from redis.retry import Retry
 from redis.sentinel import Sentinel as SentinelClient
 
-from tests.helpers import DEADLINE, eventually
+from tests.helpers import DEADLINE, eventually, guard
 
 HOST = "127.0.0.1"
 SLOTS = 16384
@@ -341,14 +341,7 @@ class Server:
                 stderr=log,
                 start_new_session=True,  # a Ctrl-C is for the tests
             )
-        # If the tests are killed, the pipe to the guard closes, and the guard clears up.
-        clear_up = 'read -r _; kill -KILL "$1"; rm -rf "$2"'
-        self._guard = subprocess.Popen(
-            ["/bin/sh", "-c", clear_up, "guard", str(self._process.pid), str(self._folder)],
-            stdin=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        self._guard = guard(self._process.pid, self._folder)
 
     def _command(self) -> list[str]:
         options = {

@@ -1,6 +1,8 @@
 """The dictionary is loaded whole or not at all, and knows all readings of a word."""
 
 import sqlite3
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import anyio
@@ -23,9 +25,10 @@ async def size(database: Database) -> int:
 
 
 @pytest.mark.anyio
-async def test_all_of_it_is_loaded_once(loaded: Database) -> None:
-    assert await size(loaded) == 122_143
-    assert await Dictionary(loaded).load() is False
+async def test_all_of_it_is_loaded_once(database: Database) -> None:
+    assert await Dictionary(database).load() is True
+    assert await size(database) == 122_143
+    assert await Dictionary(database).load() is False
 
 
 @pytest.mark.anyio
@@ -62,27 +65,25 @@ async def test_an_interrupted_load_leaves_nothing_behind(
     class Killed(Exception):
         pass
 
-    def broken_off() -> object:
-        for number, row in enumerate(read()):
-            if number == 15_000:  # in the second of the statements
-                raise Killed
-            yield row
+    def broken_off() -> Iterator[dict[str, object]]:
+        yield from rows[:15_000]  # up to the second of the statements
+        raise Killed
 
-    read = dictionary.read_cedict
+    rows = list(islice(dictionary.read_cedict(), 20_000))
     monkeypatch.setattr(dictionary, "read_cedict", broken_off)
     with pytest.raises(Killed):
         await Dictionary(database).load()
     assert await size(database) == 0
-    monkeypatch.undo()
+    monkeypatch.setattr(dictionary, "read_cedict", lambda: iter(rows))
     assert await Dictionary(database).load() is True
-    assert await size(database) == 122_143
+    assert await size(database) == 20_000
 
 
 @pytest.mark.anyio
-async def test_two_that_load_at_once_load_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_two_that_load_at_once_load_once(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     row = {"simplified": "好", "traditional": "好", "pinyin": "hao3", "definitions": ["good"]}
     monkeypatch.setattr(dictionary, "read_cedict", lambda: iter([row]))
-    databases = [await Database.open(str(tmp_path / "cards.db")) for _ in range(2)]
+    databases = [await Database.open(place) for _ in range(2)]
     loaded: list[bool] = []
 
     async def load(database: Database) -> None:
