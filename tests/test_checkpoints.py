@@ -461,4 +461,4 @@ class Journals(RuleBasedStateMachine):
 
 
 TestJournals = Journals.TestCase
-TestJournals.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestJournals.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
