@@ -60,13 +60,13 @@ class Keys(Generic[K]):
         """The moment at which the next batch leaves; infinite if there is none that could."""
         return self.gathering.due(self._now())
 
-    def want(self, key: K, priority: float, ringing: Waiter) -> Load[K]:
+    def want(self, key: K, priority: float, home: Hashable, ringing: Waiter) -> Load[K]:
         """Somebody wants a key, and waits with `ringing` for it; if its value is known, it has landed."""
         load = self._loads.get(key)
         if load is not None:
             load.waiters.append(ringing)
             return self._join(load, priority)
-        load = Load(key, priority, self._now(), [ringing])
+        load = Load(key, priority, self._now(), home, [ringing])
         if self._memo is not None:
             if key in self._memo:
                 return load.known(self._memo[key])
@@ -76,13 +76,15 @@ class Keys(Generic[K]):
         self._came.append(load)
         return load
 
-    def want_all(self, keys: Sequence[K], priority: float) -> tuple[dict[K, Any], list[Load[K]]]:
+    def want_all(
+        self, keys: Sequence[K], priority: float, home: Hashable
+    ) -> tuple[dict[K, Any], list[Load[K]]]:
         """Somebody wants distinct keys; returns the values that are known, and the loads of the others."""
         known = {} if self._cache is None else self._cache.get_present(keys)
         now = self._now()
         missing = [key for key in keys if key not in known] if known else keys
         return known, [
-            self._add(Load(key, priority, now, [])) if load is None else self._join(load, priority)
+            self._add(Load(key, priority, now, home, [])) if load is None else self._join(load, priority)
             for key in missing
             for load in (self._loads.get(key),)
         ]
@@ -90,6 +92,7 @@ class Keys(Generic[K]):
     def leave(self, load: Load[K]) -> Call[K] | None:
         """Somebody does not want a key any more; returns its call if that is to be stopped."""
         load.callers -= 1
+        load.home = None
         if load.callers or load.answer is not PENDING:
             return None
         call = load.call
@@ -103,6 +106,10 @@ class Keys(Generic[K]):
         for each in call.loads:
             self._forget(each)
         return call
+
+    def has_keys_of(self, home: Hashable) -> bool:
+        """Whether a task of an event loop wants a key that waits, or one waits that anybody may load."""
+        return any(load.home is home or load.home is None for load in self.gathering.all_waiting())
 
     def take(self, call: Call[K]) -> None:
         """A call takes the keys of the next batch."""

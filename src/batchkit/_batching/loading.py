@@ -102,7 +102,7 @@ class Loading(Generic[K]):
         if CALL.get() is not None and (parent := calling()) is not None:
             return self._ask_within(parent, key, here, ringing)
         with self._keys.lock:
-            load = self._keys.want(key, priority, ringing)
+            load = self._keys.want(key, priority, here, ringing)
             gatherer = self._gatherers.get(here)
             if not load.gathers or (gatherer is not None and not gatherer.parks):
                 return load
@@ -124,7 +124,7 @@ class Loading(Generic[K]):
         """
         parent = self._calling()
         with self._keys.lock:
-            values, loads = self._keys.want_all(keys, priority if parent is None else PRESSING)
+            values, loads = self._keys.want_all(keys, PRESSING if parent else priority, here)
             then = self._gather_in(here) if any(load.gathers for load in loads) else None
         if then is not None:
             then()
@@ -147,7 +147,7 @@ class Loading(Generic[K]):
             )
         parent = self._calling()
         with self._keys.lock:
-            values, loads = self._keys.want_all(keys, priority if parent is None else PRESSING)
+            values, loads = self._keys.want_all(keys, PRESSING if parent else priority, None)
         if self._rules.dispatch_sync is None and any(load.gathers for load in loads):
             self._have_a_loop_gather(loads)
         if parent is not None:
@@ -228,7 +228,7 @@ class Loading(Generic[K]):
 
     def _ask_within(self, parent: Call[Any], key: K, here: Hashable, ringing: Waiter) -> Load[K]:
         with self._keys.lock:
-            load = self._keys.want(key, PRESSING, ringing)
+            load = self._keys.want(key, PRESSING, here, ringing)
             then = self._gather_in(here) if load.gathers else None
         if then is not None:
             then()
@@ -309,10 +309,17 @@ class Loading(Generic[K]):
                 gatherer.parks = gatherer.parker is not None
                 gatherer.seen = -1
                 return due
-            then = self._stop_gathering(gatherer, take=due <= now)
+            then = self._stop_gathering(gatherer, take=due <= now and self._may_take(gatherer))
         if then is not None:
             then()
         return None
+
+    def _may_take(self, gatherer: Call[K]) -> bool:
+        """Whether a batch is for this gatherer. An event loop none of whose tasks waits may be about to end:
+        what it begins then is never finished.
+        """
+        here = gatherer.domain
+        return here is None or len(self._loops) == 1 or self._keys.has_keys_of(here)
 
     def _stop_gathering(self, gatherer: Call[K], *, take: bool) -> Then | None:
         if self._gatherers.get(gatherer.domain) is gatherer:
@@ -459,13 +466,13 @@ class Loading(Generic[K]):
             call.over = True
             if self._gatherers.get(call.domain) is call:
                 del self._gatherers[call.domain]
-            if call.loads:
+            if took := bool(call.loads):
                 self._gathering.come_back()
             lost = self._keys.lose(call.loads)
             call.loads, call.task = [], None  # circles would wait for the garbage collector
         if lost:
             ring([waiting for load in lost for waiting in load.waiters])
-        if self._gathering.waiting:
+        if self._gathering.waiting and (took or not call.done):
             self._hand_on(call.domain, struck=not call.done)
 
     def _hand_on(self, here: Hashable, *, struck: bool = False) -> None:
@@ -479,10 +486,12 @@ class Loading(Generic[K]):
             if self._keys.due() == inf:
                 return
             others = [*self._gatherers, *reversed(self._loops), None]
-        places = [*(place for place in others if place is not here), here] if struck else [here, *others]
         # all of them: one that is about to end may say yes, and not do it
-        begun = [place for place in dict.fromkeys(places) if self._begin(place)]
-        if not begun:
+        places = dict.fromkeys([*others] if struck else [here, *others])
+        if struck:
+            places.pop(here, None)
+        begun = [place for place in places if self._begin(place)]
+        if not begun and not (struck and self._begin(here)):
             with self._keys.lock:
                 lost = self._keys.lose(self._gathering.all_waiting())
             ring([waiting for load in lost for waiting in load.waiters])

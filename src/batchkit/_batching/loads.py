@@ -42,19 +42,21 @@ class Load(Gathered[K]):
 
     Attributes:
         callers: how many want its value.
+        home: the event loop whose task asked for it first, and is still there; None if anybody may load it.
         waiters: what those wait with that wait by now.
         call: the call that it is part of, once it is.
         answer: its value, `PENDING`, `MISSING`, `LOST`, or a `Failure`.
     """
 
-    __slots__ = ("answer", "call", "callers", "waiters")
+    __slots__ = ("answer", "call", "callers", "home", "waiters")
 
-    def __init__(self, key: K, priority: float, since: float, waiters: list[Waiter]) -> None:
+    def __init__(self, key: K, priority: float, since: float, home: Hashable, waiters: list[Waiter]) -> None:
         self.key = key
         self.priority = priority
         self.since = since
         self.gathers = True
         self.callers = 1
+        self.home = home
         self.waiters = waiters
         self.call: Call[K] | None = None
         self.answer: Any = PENDING
