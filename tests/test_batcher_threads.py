@@ -49,7 +49,7 @@ def waiting(batcher: Batcher[str, Any]) -> int:
 def nothing_is_left(batcher: Batcher[Any, Any]) -> bool:
     loading = batcher._loading
     gathering = loading._keys.gathering
-    # one that another event loop began in one that was about to end is found and forgotten by whoever comes next
+    # what was begun in an event loop that was about to end is forgotten by whoever comes next
     gatherers = [loop for loop in loading._gatherers if loop is None or is_open(loop)]
     held: list[Any] = [loading._keys._loads, gatherers, loading._threads]
     return not (gathering.waiting or gathering.under_way or any(held))

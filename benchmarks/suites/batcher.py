@@ -48,8 +48,9 @@ def cases() -> list[Case | Skipped]:
 def _cases(backend: Backend, name: str, shape: Shape, peers: Sequence[Loader | Skipped]) -> list[Case]:
     make = partial(_case, f"{backend}, {name}", backend, shape)
     found: list[Case] = [make("a bare await", "floor", _bare)]
-    if backend == "asyncio" and shape is by_workers:
-        found.append(make("a future each", "floor", _future, keeps=False))
+    if shape is by_workers:
+        waits = _future if backend == "asyncio" else _event
+        found.append(make("a wake-up each", "floor", waits, keeps=False))
     found.append(make("batchkit", "batchkit", _batchkit))
     found.append(make("batchkit, keeps nothing", "batchkit", _batchkit, keeps=False))
     for peer in peers:
@@ -104,9 +105,14 @@ async def all_at_once(loads: Loads, keys: list[int]) -> None:
 
 
 async def in_waves(loads: Loads, keys: list[int]) -> None:
+    on_asyncio = asyncio._get_running_loop() is not None
     for start in range(0, len(keys), WAVE):
+        wave = keys[start : start + WAVE]
+        if on_asyncio:  # a task group of anyio would take most of the time
+            await asyncio.gather(*(_await(loads, key) for key in wave))
+            continue
         async with anyio.create_task_group() as tasks:
-            for key in keys[start : start + WAVE]:
+            for key in wave:
                 tasks.start_soon(_await, loads, key)
 
 
@@ -171,6 +177,31 @@ async def _future(load_many: Any, keeps: bool) -> AsyncIterator[Loads]:
         future: asyncio.Future[int] = loop.create_future()
         waiting.append(future)
         return await future
+
+    yield Loads(load, None)
+
+
+@asynccontextmanager
+async def _event(load_many: Any, keeps: bool) -> AsyncIterator[Loads]:
+    """The same on trio."""
+    import trio
+
+    token = trio.lowlevel.current_trio_token()
+    waiting: list[trio.Event] = []
+
+    def ring() -> None:
+        events = [*waiting]
+        waiting.clear()
+        for event in events:
+            event.set()
+
+    async def load(key: int) -> int:
+        if not waiting:
+            token.run_sync_soon(ring)
+        event = trio.Event()
+        waiting.append(event)
+        await event.wait()
+        return 0
 
     yield Loads(load, None)
 
