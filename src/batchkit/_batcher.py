@@ -15,8 +15,9 @@ import anyio.to_thread
 from attrs import define
 
 from batchkit._background import domain, run_apart
+from batchkit._batching.calls import Rules
 from batchkit._batching.keys import Keys
-from batchkit._batching.loading import Loading, Rules
+from batchkit._batching.loading import Loading
 from batchkit._batching.loads import LOST, PENDING, Failure, Load, NoValue
 from batchkit._batching.memo import Memo
 from batchkit._batching.waiters import waiter

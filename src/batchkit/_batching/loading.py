@@ -18,58 +18,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
-from itertools import repeat
 from math import inf
 from typing import Any, Final, Generic, TypeVar
 
-from attrs import frozen
-
 from batchkit._background import call_in, is_open, runs, runs_loop, spawn, turn
+from batchkit._batching.calls import Calls, Rules
 from batchkit._batching.keys import Keys
-from batchkit._batching.loads import CALL, MISSING, PENDING, Call, Failure, Load, calling, needs
+from batchkit._batching.loads import CALL, PENDING, Call, Load, calling, needs
 from batchkit._batching.waiters import ThreadWaiter, Waiter, ring
 from batchkit._clock import give_way
-from batchkit._core.batching import halves, values_of
 from batchkit._core.gathering import PRESSING
-from batchkit._dispatch import AnyDispatch, Attempt
-from batchkit._events import BatchSplit, Hook, emit
+from batchkit._dispatch import AnyDispatch
 from batchkit._forks import FORKS
 from batchkit._parking import SyncParker
-from batchkit.abc import Clock
-from batchkit.exceptions import LimiterClosed, LimiterUnavailable, LoadFailed
-from batchkit.feedback import Verdict, classify
-from batchkit.retries import Retry
+from batchkit.exceptions import LoadFailed
 
 K = TypeVar("K", bound=Hashable)
 
 Then = Callable[[], object]
-LOOK_AFTER: Final = (
-    0.1  # seconds after which a thread looks whether the event loop that it waits for still runs
-)
+LOOK_AFTER: Final = 0.1  # seconds after which a thread looks whether the event loop it waits for still runs
 TURN: Final = -inf  # until when a gatherer waits that gives the tasks that are ready their turn
-
-
-@frozen
-class Rules:
-    """What a batcher says of its calls.
-
-    Attributes:
-        dispatch: makes them in event loops.
-        dispatch_sync: makes them in threads; None where the loader is async.
-        limited: whether a limiter lets them go.
-        retry: when one that failed is made again.
-        split: whether a batch whose call fails is split.
-        name, hooks, clock: the batcher's.
-    """
-
-    dispatch: AnyDispatch
-    dispatch_sync: AnyDispatch | None
-    limited: bool
-    retry: Retry | None
-    split: bool
-    name: str
-    hooks: tuple[Hook, ...]
-    clock: Clock
 
 
 class Loading(Generic[K]):
@@ -83,6 +51,7 @@ class Loading(Generic[K]):
     def __init__(self, rules: Rules, keys: Keys[K]) -> None:
         self._rules = rules
         self._keys = keys
+        self._calls = Calls(rules, keys)
         self._gathering = keys.gathering
         self._gatherers: dict[Hashable, Call[K]] = {}
         self._loops: dict[Hashable, None] = {}  # whose tasks asked for keys, the newest one last
@@ -329,8 +298,6 @@ class Loading(Generic[K]):
         self._keys.take(gatherer)
         return None if self._keys.due() == inf else partial(self._hand_on, gatherer.domain)
 
-    # the calls
-
     async def _work(self, call: Call[K]) -> None:
         """Gather the keys of a call, and make it."""
         try:
@@ -341,120 +308,18 @@ class Loading(Generic[K]):
                     call.parker = self._rules.clock.parker()
                 else:
                     await call.parker.park(until)
-            CALL.set(call)
-            parts: list[Sequence[Load[K]]] = [call.loads]
-            while parts:
-                if part := self._still_wanted(call, parts.pop()):
-                    keys = [load.key for load in part]
-                    attempt = await self._attempt(keys, self._priority(part))
-                    parts += self._land(call, part, keys, attempt)
-            call.done = True
-        except Exception as error:  # an answer that breaks when it is looked at
-            self._fail(call, error)
+            await self._calls.make(call)
         finally:
             self._end(call)
 
     def _work_sync(self, call: Call[K], dispatch: AnyDispatch) -> None:
         """The blocking twin of `_work`."""
-        token = CALL.set(call)
         try:
             while (until := self._look(call)) is not None:
                 give_way() if until == TURN else call.parker.park_sync(until)
-            parts: list[Sequence[Load[K]]] = [call.loads]
-            while parts:
-                if part := self._still_wanted(call, parts.pop()):
-                    keys = [load.key for load in part]
-                    attempt = self._attempt_sync(keys, self._priority(part), dispatch)
-                    parts += self._land(call, part, keys, attempt)
-            call.done = True
-        except Exception as error:
-            self._fail(call, error)
+            self._calls.make_sync(call, dispatch)
         finally:
-            CALL.reset(token)
             self._end(call)
-
-    async def _attempt(self, keys: list[K], priority: int | None) -> Attempt[Any]:
-        """Call for keys, again and again as the retry policy says."""
-        began, number = self._rules.clock.now(), 1
-        attempt = await self._rules.dispatch.attempt(keys, len(keys), priority=priority)
-        while (delay := self._delay(attempt, number, began)) is not None:
-            await self._rules.clock.sleep(delay)
-            number += 1
-            attempt = await self._rules.dispatch.attempt(keys, len(keys), priority=priority)
-        return attempt
-
-    def _attempt_sync(self, keys: list[K], priority: int | None, dispatch: AnyDispatch) -> Attempt[Any]:
-        """The blocking twin of `_attempt`."""
-        began, number = self._rules.clock.now(), 1
-        attempt = dispatch.attempt_sync(keys, len(keys), priority=priority)
-        while (delay := self._delay(attempt, number, began)) is not None:
-            self._rules.clock.sleep_sync(delay)
-            number += 1
-            attempt = dispatch.attempt_sync(keys, len(keys), priority=priority)
-        return attempt
-
-    def _delay(self, attempt: Attempt[Any], number: int, began: float) -> float | None:
-        """Seconds until a call is made again, or None if it is not."""
-        retry = self._rules.retry
-        if retry is None:
-            return None
-        if attempt.error is None:
-            retry.succeeded()
-            return None
-        return retry.delay(attempt.error, number, self._rules.clock.now() - began)
-
-    def _still_wanted(self, call: Call[K], part: Sequence[Load[K]]) -> Sequence[Load[K]]:
-        with self._keys.lock:
-            return self._keys.still_wanted(call, part)
-
-    def _priority(self, part: Sequence[Load[K]]) -> int | None:
-        """That of a call before its limiter: the highest of its keys; None if a call waits for one."""
-        if not self._rules.limited:
-            return None
-        highest = max([load.priority for load in part])
-        return None if highest == PRESSING else int(highest)
-
-    def _land(
-        self, call: Call[K], part: Sequence[Load[K]], keys: list[K], attempt: Attempt[Any]
-    ) -> list[Sequence[Load[K]]]:
-        """Give the loads of a part what came of its call; returns the parts that are to be tried apart."""
-        answers, error = self._answers(keys, attempt)
-        if error is None:
-            self._give(call, part, answers)
-        elif len(part) > 1 and self._may_split(error):
-            emit(self._rules.hooks, BatchSplit(self._rules.name, len(part), error))
-            return [*reversed(halves(part))]
-        else:
-            self._give(call, part, repeat(Failure(error)))
-        return []
-
-    def _fail(self, call: Call[K], error: Exception) -> None:
-        call.done = True
-        self._give(call, call.loads, repeat(Failure(error)))
-
-    def _give(self, call: Call[K], part: Sequence[Load[K]], answers: Iterable[Any]) -> None:
-        with self._keys.lock:
-            self._keys.land(call, part, answers)
-        ring([waiting for load in part for waiting in load.waiters])
-
-    def _answers(self, keys: list[K], attempt: Attempt[Any]) -> tuple[Sequence[Any], Exception | None]:
-        if attempt.error is not None:
-            return (), attempt.error
-        try:
-            return values_of(attempt.value, keys, MISSING), None
-        except ValueError as wrong:
-            error = LoadFailed(f"{self._rules.name}: {wrong}")
-            error.__cause__ = wrong
-            return (), error
-
-    def _may_split(self, error: Exception) -> bool:
-        """Whether one bad key may be what failed: not if the server refuses calls whatever they ask for, or
-        if the loader answers wrongly.
-        """
-        if not self._rules.split or isinstance(error, (LoadFailed, LimiterUnavailable, LimiterClosed)):
-            return False
-        feedback = classify(error)
-        return feedback is None or feedback.verdict is not Verdict.THROTTLED
 
     def _end(self, call: Call[K]) -> None:
         """A call is over, or a gatherer found no keys, or its event loop ended; told twice, it is once."""
