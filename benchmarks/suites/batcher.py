@@ -22,7 +22,7 @@ from benchmarks.frame import AsyncCase, Backend, Case, Role, Sample, Skipped, Su
 from benchmarks.peer_loaders import Loader, Loads, gathered, loaders
 
 LOADS = 100_000
-LOADS_OF_SLOW = 5_000
+LOADS_OF_SLOW = 2_000
 SIZE = 100  # keys in a call at most
 WAVE = 1_000  # tasks
 WORKERS = 100
