@@ -22,6 +22,7 @@ from benchmarks.frame import AsyncCase, Backend, Case, Role, Sample, Skipped, Su
 from benchmarks.peer_loaders import Loader, Loads, gathered, loaders
 
 LOADS = 100_000
+LOADS_IN_WAVES = 20_000
 LOADS_OF_SLOW = 2_000
 SIZE = 100  # keys in a call at most
 WAVE = 1_000  # tasks
@@ -72,7 +73,8 @@ def _case(
     keeps: bool = True,
     slow: bool = False,
 ) -> AsyncCase:
-    operations = LONE if shape is one_by_one else LOADS_OF_SLOW if slow else LOADS
+    loads = LONE if shape is one_by_one else LOADS_IN_WAVES if shape is in_waves else LOADS
+    operations = min(loads, LOADS_OF_SLOW) if slow else loads
     measure = partial(_measure, open_loader, shape, keeps)
     return AsyncCase(
         name=name, role=role, group=group, backend=backend, operations=operations, measure=measure
