@@ -29,9 +29,7 @@ from examples.media import Media, media
 
 M = TypeVar("M", bound=BaseModel)
 
-PATIENCE = (
-    10.0  # service seconds for the answer to a request; pictures take longer, but are not waited for so
-)
+PATIENCE = 10.0  # service seconds for an answer: none of them waits until a picture is drawn
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0  # service seconds before a question about a job is asked again
 
 
@@ -124,8 +122,9 @@ class PictureService(Client):
         except BaseException:
             await self._cancel(job)
             raise
-        result = read(Result, (await self._ask(job.response_url, self._key)).content)
+        reply = await self._ask(job.response_url, self._key)
         self.pictures += 1
+        result = read(Result, reply.content)
         if any(result.has_nsfw_concepts):
             raise MalformedAnswer("the service takes the picture for indecent")
         return media(await self._ask(result.images[0].url), "image")  # on another host, which needs no key

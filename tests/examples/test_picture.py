@@ -9,8 +9,7 @@ import anyio
 import anyio.lowlevel
 import httpx2
 import pytest
-from attrs import define, evolve
-from starlette.applications import Starlette
+from attrs import evolve
 
 from batchkit import TokenBucket
 from batchkit.abc import Limiter
@@ -23,59 +22,13 @@ from examples.media import Media
 from examples.picture import PictureService
 from examples.prompt import Question, Text, picture
 from examples.standin import Config, create_app
-from examples.standin.ledger import Line
-from examples.standin.summary import ServiceFigures, summary
 from tests.examples.house import settle
+from tests.examples.studio import Studio, on
 
 KEY = "a-secret-key"
 HANGING = 1000.0  # the speed at which a minute's patience is over soon
 
 pytestmark = pytest.mark.anyio
-
-
-def on(switch: str) -> dict[str, Any]:
-    """A switch turned up."""
-    return {switch: 1}
-
-
-@define
-class Studio:
-    """A client, and the stand-in that it asks."""
-
-    clock: ManualClock
-    app: Starlette
-    client: PictureService
-
-    async def draw(self, *prompts: str, priority: int = 0) -> list[Media]:
-        """Pictures, all at once."""
-        drawn: dict[str, Media] = {}
-
-        async def one(prompt: str) -> None:
-            drawn[prompt] = await self.client.draw(prompt, priority)
-
-        async def all_of_them() -> None:
-            async with anyio.create_task_group() as group:
-                for prompt in prompts:
-                    group.start_soon(one, prompt)
-
-        await self.clock.run(all_of_them())
-        return [drawn[prompt] for prompt in prompts]
-
-    async def fail(self, prompt: str = "a horse") -> Exception:
-        """What comes out of a picture that fails."""
-        try:
-            await self.clock.run(self.client.draw(prompt))
-        except Exception as error:
-            return error
-        raise AssertionError("it did not fail")
-
-    @property
-    def lines(self) -> list[Line]:
-        return [entry.line() for entry in self.app.state.ledger.entries]
-
-    @property
-    def figures(self) -> ServiceFigures:
-        return summary(self.app.state.ledger.entries)["services"]["picture"]
 
 
 @asynccontextmanager
@@ -85,7 +38,7 @@ async def studio(
     speed: float = 1.0,
     attempts: int = 4,
     **switches: Any,
-) -> AsyncGenerator[Studio]:
+) -> AsyncGenerator[Studio[PictureService]]:
     app = create_app(Config(speed, switches={"picture": switches}), clock)
     limiter = limiter or Quota(rate=1, burst=3).scaled(speed).bucket(clock=clock)
     client = PictureService(
@@ -97,7 +50,7 @@ async def studio(
         clock=clock,
     )
     async with client:
-        yield Studio(clock, app, client)
+        yield Studio(clock, app, client, client.draw)
 
 
 # --- good days ------------------------------------------------------------------------------------
@@ -105,7 +58,7 @@ async def studio(
 
 async def test_a_picture_is_drawn_and_fetched(clock: ManualClock) -> None:
     async with studio(clock) as it:
-        (drawn,) = await it.draw("a horse")
+        (drawn,) = await it.make("a horse")
         (line,) = it.lines
     assert drawn.content.startswith(b"\x89PNG")
     assert drawn.content_type == "image/png"
@@ -117,13 +70,13 @@ async def test_a_picture_is_drawn_and_fetched(clock: ManualClock) -> None:
 
 async def test_every_prompt_has_its_own_picture(clock: ManualClock) -> None:
     async with studio(clock) as it:
-        horse, cow = await it.draw("a horse", "a cow")
+        horse, cow = await it.make("a horse", "a cow")
     assert horse.content != cow.content
 
 
 async def test_the_quota_is_kept_and_used(clock: ManualClock) -> None:
     async with studio(clock) as it:
-        await it.draw(*map(str, range(30)))
+        await it.make(*map(str, range(30)))
         figures = it.figures
     assert (figures["ok"], figures["refused"], figures["repeated"]) == (30, 0, 0)
     assert figures["busiest_asked"]
@@ -136,7 +89,7 @@ async def test_the_quota_is_kept_and_used(clock: ManualClock) -> None:
 async def test_no_more_jobs_at_once_than_the_account_may_have(clock: ManualClock) -> None:
     tier = Tier("fal", requests=Quota(rate=1, burst=3), calls=2)
     async with studio(clock, tier.limiter(clock=clock), concurrency=2) as it:
-        await it.draw(*map(str, range(8)))
+        await it.make(*map(str, range(8)))
         figures, lines = it.figures, it.lines
     assert (figures["ok"], figures["most_at_once"]) == (8, 2)
     assert max(line["seconds"] or 0 for line in lines) < 12.01  # none waited in fal's own queue
@@ -166,7 +119,7 @@ async def test_a_refused_order_is_made_again_when_the_server_says(
 ) -> None:
     hasty = TokenBucket(rate=100, burst=10, clock=clock)
     async with studio(clock, hasty, burst=1, attempts=10, retry_after=retry_after) as it:
-        await it.draw("a", "b")
+        await it.make("a", "b")
         figures = it.figures
     assert (figures["ok"], figures["repeated"]) == (2, 0)
     assert figures["refused"] >= 1
@@ -179,7 +132,7 @@ async def test_a_refused_order_is_made_again_when_the_server_says(
 async def test_refusals_without_end_are_an_outage(clock: ManualClock) -> None:
     hasty = TokenBucket(rate=100, burst=10, clock=clock)
     async with studio(clock, hasty, attempts=2, rate=0.001, burst=1, retry_after="none") as it:
-        await it.draw("a")
+        await it.make("a")
         error = await it.fail("b")
     assert isinstance(error, Unavailable)
     assert "429, Rate limit" in str(error)
@@ -199,7 +152,7 @@ async def test_a_job_that_failed_is_ordered_again_each_time_with_a_permit(clock:
 
 async def test_questions_that_fail_are_asked_again_and_nothing_is_paid_for_twice(clock: ManualClock) -> None:
     async with studio(clock, flaky_rate=0.6) as it:
-        drawn = await it.draw(*map(str, range(5)))
+        drawn = await it.make(*map(str, range(5)))
         figures = it.figures
     assert len(drawn) == 5
     assert (figures["calls"], figures["ok"], figures["billed"]) == (5, 5, 5)
@@ -217,7 +170,7 @@ async def test_what_cannot_be_used_is_ordered_again_and_paid_for(
         figures = it.figures
     assert isinstance(error, MalformedAnswer)
     assert words in str(error)
-    assert (figures["malformed"], figures["billed"]) == (4, 4)
+    assert (figures["malformed"], figures["billed"], it.client.pictures) == (4, 4, 4)
 
 
 async def test_a_prompt_that_is_wrong_is_not_ordered_again(clock: ManualClock) -> None:

@@ -8,10 +8,9 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
-from attrs import define, evolve
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
-from starlette.applications import Starlette
 
 from batchkit import TokenBucket
 from batchkit.abc import Limiter
@@ -24,8 +23,7 @@ from examples.media import Media
 from examples.sound import NOT_IN_XML, SoundService, billed, ssml
 from examples.standin import Config, create_app
 from examples.standin.azure_wire import LANGUAGE, SSML, billable, spoken
-from examples.standin.ledger import Line
-from examples.standin.summary import ServiceFigures, summary
+from tests.examples.studio import Studio, on
 
 KEY = "a-secret-key"
 VOICE = "zh-CN-XiaoxiaoNeural"
@@ -59,51 +57,6 @@ def test_characters_are_counted_as_the_service_bills_them(text: str) -> None:
 # --- the client, on the stand-in ------------------------------------------------------------------
 
 
-def on(switch: str) -> dict[str, Any]:
-    """A switch turned up."""
-    return {switch: 1}
-
-
-@define
-class Studio:
-    """A client, and the stand-in that it asks."""
-
-    clock: ManualClock
-    app: Starlette
-    client: SoundService
-
-    async def speak(self, *texts: str) -> list[Media]:
-        """Sounds, all at once."""
-        heard: dict[str, Media] = {}
-
-        async def one(text: str) -> None:
-            heard[text] = await self.client.speak(text)
-
-        async def all_of_them() -> None:
-            async with anyio.create_task_group() as group:
-                for text in texts:
-                    group.start_soon(one, text)
-
-        await self.clock.run(all_of_them())
-        return [heard[text] for text in texts]
-
-    async def fail(self, text: str = "好") -> Exception:
-        """What comes out of a sound that fails."""
-        try:
-            await self.clock.run(self.client.speak(text))
-        except Exception as error:
-            return error
-        raise AssertionError("it did not fail")
-
-    @property
-    def lines(self) -> list[Line]:
-        return [entry.line() for entry in self.app.state.ledger.entries]
-
-    @property
-    def figures(self) -> ServiceFigures:
-        return summary(self.app.state.ledger.entries)["services"]["sound"]
-
-
 @asynccontextmanager
 async def studio(
     clock: ManualClock,
@@ -111,7 +64,7 @@ async def studio(
     output_format: str = "audio-24khz-48kbitrate-mono-mp3",
     attempts: int = 4,
     **switches: Any,
-) -> AsyncGenerator[Studio]:
+) -> AsyncGenerator[Studio[SoundService]]:
     app = create_app(Config(switches={"sound": switches}), clock)
     client = SoundService(
         Endpoint("http://127.0.0.1", KEY),
@@ -122,7 +75,7 @@ async def studio(
         clock=clock,
     )
     async with client:
-        yield Studio(clock, app, client)
+        yield Studio(clock, app, client, client.speak)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +89,7 @@ async def test_a_word_is_spoken_in_the_format_that_was_asked_for(
     output_format: str, content_type: str, begin: bytes, clock: ManualClock
 ) -> None:
     async with studio(clock, output_format=output_format) as it:
-        (heard,) = await it.speak("你好 & <hello>")
+        (heard,) = await it.make("你好 & <hello>")
         (line,) = it.lines
     assert heard.content_type == content_type
     assert heard.content.startswith(begin)
@@ -147,7 +100,7 @@ async def test_a_word_is_spoken_in_the_format_that_was_asked_for(
 
 async def test_the_quota_is_kept_and_used(clock: ManualClock) -> None:
     async with studio(clock) as it:
-        await it.speak(*map(str, range(100)))
+        await it.make(*map(str, range(100)))
         figures = it.figures
     assert (figures["ok"], figures["refused"], figures["repeated"]) == (100, 0, 0)
     assert figures["busiest_asked"]
@@ -163,7 +116,7 @@ async def test_a_refused_call_is_made_again_when_the_server_says(
 ) -> None:
     hasty = TokenBucket(rate=100, burst=10, clock=clock)
     async with studio(clock, hasty, burst=1, attempts=10, retry_after=retry_after) as it:
-        await it.speak("你", "好")
+        await it.make("你", "好")
         figures = it.figures
     assert (figures["ok"], figures["repeated"]) == (2, 0)
     assert it.client.usage.refused == figures["refused"] >= 1
@@ -175,7 +128,7 @@ async def test_a_refused_call_is_made_again_when_the_server_says(
 async def test_refusals_without_end_are_an_outage(clock: ManualClock) -> None:
     hasty = TokenBucket(rate=100, burst=10, clock=clock)
     async with studio(clock, hasty, attempts=2, rate=0.001, burst=1, retry_after="none") as it:
-        await it.speak("你")
+        await it.make("你")
         error = await it.fail("好")
     assert isinstance(error, Unavailable)
     assert "429, Rate limit is exceeded" in str(error)

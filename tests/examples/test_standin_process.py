@@ -139,6 +139,7 @@ async def test_the_sdk_sees_answers_refusals_and_faults_as_its_own() -> None:
 async def test_pictures_and_sounds_over_a_real_connection_whatever_goes_wrong_with_it() -> None:
     switches = ["picture.truncated_rate=1", "picture.flaky_rate=0.3", "sound.truncated_rate=0.5"]
     plenty = ["picture.rate=1000", "picture.burst=1000", "sound.rate=1000", "sound.burst=1000"]
+    drawn, heard = list[Media](), list[Media]()
     options = [word for switch in (*switches, *plenty) for word in ("--set", switch)]
     with standin("--seed", "7", *options) as (url, _):
         config, limiter = settings.load({}), TokenBucket(rate=1000, burst=100)
@@ -148,7 +149,6 @@ async def test_pictures_and_sounds_over_a_real_connection_whatever_goes_wrong_wi
             SoundService(Endpoint(url, "no-secret", SPEED), sound_options, limiter, 8) as sound,
             anyio.create_task_group() as group,
         ):
-            drawn, heard = list[Media](), list[Media]()
 
             async def draw(prompt: str) -> None:
                 drawn.append(await picture.draw(prompt))
