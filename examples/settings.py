@@ -111,54 +111,46 @@ class Dictionary:
     cache_size: int = whole(1, 10_000_000, "answers")
 
 
-@frozen
-class Text:
-    """The text service, and how it is called."""
+@frozen(kw_only=True)
+class Called:
+    """What is told of every service: where it is, what it allows, and how patient its callers are."""
 
     base_url: str
-    model: str
     rate: float = real(0.001, 10_000, "calls/s")
     burst: int = whole(1, 10_000, "calls")
     jitter: float = real(0, 10, "seconds")
     timeout: float = real(0.1, 3600, "seconds")
     attempts: int = whole(1, 20, "calls")
+    api_key: ts.SecretStr = field(default=ts.SecretStr(""))
+
+
+@frozen(kw_only=True)
+class Text(Called):
+    """The text service, and how it is called."""
+
+    model: str
     input_price: float = real(0, 10_000, "USD for a million tokens")
     output_price: float = real(0, 10_000, "USD for a million tokens")
-    api_key: ts.SecretStr = field(default=ts.SecretStr(""))
 
 
-@frozen
-class Picture:
+@frozen(kw_only=True)
+class Picture(Called):
     """The picture service, and how it is called."""
 
-    base_url: str
     model: str
     size: Literal["square", "square_hd", "portrait_4_3", "landscape_4_3"]
-    rate: float = real(0.001, 10_000, "jobs/s")
-    burst: int = whole(1, 10_000, "jobs")
-    concurrency: int = whole(1, 10_000, "jobs at once")
-    jitter: float = real(0, 10, "seconds")
-    timeout: float = real(0.1, 3600, "seconds")
-    attempts: int = whole(1, 20, "jobs")
+    concurrency: int = whole(1, 10_000, "pictures at once")
     price: float = real(0, 100, "USD for a picture")
-    api_key: ts.SecretStr = field(default=ts.SecretStr(""))
 
 
-@frozen
-class Sound:
+@frozen(kw_only=True)
+class Sound(Called):
     """The sound service, and how it is called."""
 
-    base_url: str
     region: str = text("[a-z0-9]*", "westeurope")
     voice: str = text("[a-z]{2,3}(-[A-Za-z0-9]+)+", "zh-CN-XiaoxiaoNeural")
     output_format: str = text("(audio|riff)-[a-z0-9]+(-[a-z0-9]+)+", "audio-24khz-48kbitrate-mono-mp3")
-    rate: float = real(0.001, 10_000, "calls/s")
-    burst: int = whole(1, 10_000, "calls")
-    jitter: float = real(0, 10, "seconds")
-    timeout: float = real(0.1, 3600, "seconds")
-    attempts: int = whole(1, 20, "calls")
     price: float = real(0, 10_000, "USD for a million characters")
-    api_key: ts.SecretStr = field(default=ts.SecretStr(""))
 
 
 @frozen

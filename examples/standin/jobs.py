@@ -12,9 +12,9 @@ from fractions import Fraction
 import anyio
 from pydantic import Field
 
-from examples.standin.clock import exact
+from examples.standin.clock import ServiceTime, exact
 from examples.standin.faults import Share, Switches
-from examples.standin.ledger import Answer
+from examples.standin.ledger import Answer, Ledger
 from examples.standin.queue import Job, Queue
 from examples.standin.service import Call, Service
 
@@ -65,9 +65,17 @@ class Order(Job):
 class JobService(Service[JobSwitches]):
     """The jobs of one account."""
 
+    def __init__(
+        self, name: str, switches: JobSwitches, time: ServiceTime, ledger: Ledger, seed: int
+    ) -> None:
+        self.orders: dict[str, Order] = {}  # by id
+        super().__init__(name, switches, time, ledger, seed)
+
     def reset(self) -> None:
+        for order in self.orders.values():
+            self.cancel(order)
         super().reset()
-        self.orders: dict[str, Order] = {}
+        self.orders = {}
         self._queue = Queue[Order](self.switches.concurrency)
         self._news = anyio.Event()
 

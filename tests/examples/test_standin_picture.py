@@ -251,6 +251,23 @@ async def test_a_stream_ends_when_its_job_is_cancelled() -> None:
     assert '"COMPLETED"' in replies[0].text
 
 
+async def test_a_new_run_ends_the_jobs_of_the_old_one() -> None:
+    replies: list[httpx2.Response] = []
+    async with house(hang_rate=1) as it:
+        job = await it.ordered()
+
+        async def listen() -> None:
+            replies.append(await it.client.get(f"{job['status_url']}/stream", headers=KEY))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(listen)
+            await it.clock.advance(1)
+            await it.client.post("/standin/reset")
+        assert '"COMPLETED"' in replies[0].text
+        assert (await it.ask(job["response_url"])).status_code == 404
+        assert await it.lines() == []
+
+
 async def test_what_nobody_waits_for_is_made_and_billed_all_the_same() -> None:
     async with house() as it:
         await it.ordered()
