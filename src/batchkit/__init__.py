@@ -17,6 +17,7 @@ from batchkit._events import (
     Event,
     Hook,
     ItemFinished,
+    ItemRetried,
     LimitChanged,
     Paused,
     PrefetchFailed,
@@ -24,14 +25,17 @@ from batchkit._events import (
     Reconnected,
     RunFinished,
     RunStarted,
+    Throttled,
     Unavailable,
     Waited,
 )
-from batchkit._executor import BatchedExecutor, OutcomeStream, batched
+from batchkit._executor import BatchedExecutor, batched
 from batchkit._groups import AllOf, all_of
 from batchkit._limited import limited
 from batchkit._limiters import TokenBucket
 from batchkit._reservation import Reservation
+from batchkit._signals import drain_on_signal
+from batchkit._streams import OutcomeStream, SyncOutcomeStream
 from batchkit._values import (
     CacheStatistics,
     CheckpointStatistics,
@@ -61,7 +65,10 @@ from batchkit.exceptions import (
     LimiterUnavailable,
     LoadFailed,
     NoCurrentCall,
+    NotStarted,
     NotStorable,
+    RunFailed,
+    StreamClosed,
 )
 from batchkit.retries import Retry
 
@@ -101,12 +108,14 @@ __all__ = [
     "Hook",
     "InvalidCost",
     "ItemFinished",
+    "ItemRetried",
     "LimitChanged",
     "LimiterClosed",
     "LimiterStatistics",
     "LimiterUnavailable",
     "LoadFailed",
     "NoCurrentCall",
+    "NotStarted",
     "NotStorable",
     "Outcome",
     "OutcomeStream",
@@ -118,17 +127,22 @@ __all__ = [
     "RedisDistributedLimiter",
     "Reservation",
     "Retry",
+    "RunFailed",
     "RunFinished",
     "RunReport",
     "RunStarted",
     "SQLiteCheckpoint",
+    "StreamClosed",
+    "SyncOutcomeStream",
     "TTLCache",
+    "Throttled",
     "TokenBucket",
     "Unavailable",
     "Waited",
     "all_of",
     "batched",
     "current_call",
+    "drain_on_signal",
     "limited",
 ]
 

@@ -22,6 +22,12 @@ class Cancellable(Protocol):
         """Ask it to stop; may be called from any thread, and after its end."""
         ...
 
+    def call(self, act: Callable[[], object]) -> None:
+        """Have something done in its event loop: now, if called from there, or else soon. Not at all, if the
+        loop is gone.
+        """
+        ...
+
 
 def spawn(work: Callable[[], Coroutine[Any, Any, None]], on_end: Callable[[], None]) -> Cancellable:
     """Run `work` in the running event loop, in a copy of the caller's context.
@@ -147,7 +153,10 @@ class _AsyncioTask:
         self._task = task
 
     def cancel(self) -> None:
-        call_in(self._task.get_loop(), self._task.cancel)  # if the loop is closed, so are its tasks
+        self.call(self._task.cancel)
+
+    def call(self, act: Callable[[], object]) -> None:
+        call_in(self._task.get_loop(), act)
 
 
 def _spawn_on_trio(work: Callable[[], Awaitable[None]], on_end: Callable[[], None]) -> Cancellable:
@@ -172,4 +181,7 @@ class _TrioTask:
         self._token = token
 
     def cancel(self) -> None:
-        call_in(self._token, self._scope.cancel)
+        self.call(self._scope.cancel)
+
+    def call(self, act: Callable[[], object]) -> None:
+        call_in(self._token, act)

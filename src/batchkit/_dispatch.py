@@ -1,14 +1,16 @@
-"""The corridor of every call: limiter -> call -> event."""
+"""The corridor of every call: pace -> limiter -> call -> feedback -> event.
+
+It is there twice, for tasks and for threads: `attempt` and `attempt_sync` differ in what they wait with.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from typing import Any, Final, Generic, TypeVar, cast
-
-from attrs import frozen
+from math import inf
+from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 
 from batchkit._events import CallFinished, CallStarted, Hook, emit
 from batchkit.abc import Clock, Limiter, Permit
@@ -18,12 +20,12 @@ A = TypeVar("A")
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
 Cost = int | Mapping[str, int]
+Begin = Callable[[Callable[[Any], Any]], Callable[[Any], Any]]
 
 _FREE: Final = nullcontext()
 
 
-@frozen
-class Attempt(Generic[R]):
+class Attempt(NamedTuple, Generic[R]):
     """How a call ended.
 
     Attributes:
@@ -31,41 +33,33 @@ class Attempt(Generic[R]):
         error: what it raised, or None.
         seconds: what it took, without waiting for permits.
         made: whether it was made at all; false where the limiter, or the cost, raised.
+        paced, waited: seconds that it waited for its pace, and for its permits.
     """
 
     value: R | None
     error: Exception | None
-    seconds: float
-    made: bool
+    seconds: float = 0.0
+    made: bool = True
+    paced: float = 0.0
+    waited: float = 0.0
+
+
+def _as_it_is(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return function
 
 
 class Dispatch(Generic[A, R]):
     """Makes calls of one function, each when its limiters let it go.
 
     Attributes:
-        calls: calls that ended.
-        seconds: time in calls, summed over all that ran side by side.
-        pace_wait, quota_wait: time that calls waited for the pace and for the limiter, summed likewise.
+        function: what is called; async, or plain for `attempt_sync`.
     """
 
-    __slots__ = (
-        "_clock",
-        "_cost",
-        "_function",
-        "_hooks",
-        "_limiter",
-        "_name",
-        "_pace",
-        "_priority",
-        "calls",
-        "pace_wait",
-        "quota_wait",
-        "seconds",
-    )
+    __slots__ = ("_clock", "_cost", "_hooks", "_limiter", "_name", "_pace", "_priority", "function")
 
     def __init__(
         self,
-        function: Callable[[A], Awaitable[R]] | Callable[[A], R],
+        function: Callable[[A], Any],
         *,
         name: str,
         clock: Clock,
@@ -75,7 +69,7 @@ class Dispatch(Generic[A, R]):
         pace: Limiter | None = None,
         hooks: Iterable[Hook] = (),
     ) -> None:
-        self._function = function
+        self.function = function
         self._name = name
         self._clock = clock
         self._limiter = limiter
@@ -83,10 +77,11 @@ class Dispatch(Generic[A, R]):
         self._priority = priority
         self._pace = pace
         self._hooks = tuple(hooks)
-        self.calls = 0
-        self.seconds = 0.0
-        self.pace_wait = 0.0
-        self.quota_wait = 0.0
+
+    @property
+    def plain(self) -> bool:
+        """Whether there is nothing on the way of a call."""
+        return self._pace is None and self._limiter is None and not self._hooks
 
     async def call(self, argument: A, size: int = 1) -> R:
         """Call the function with `argument`, which stands for `size` items.
@@ -99,81 +94,167 @@ class Dispatch(Generic[A, R]):
             raise attempt.error
         return cast(R, attempt.value)
 
-    async def attempt(self, argument: A, size: int = 1, *, priority: int | None = None) -> Attempt[R]:
+    async def attempt(
+        self,
+        argument: A,
+        size: int = 1,
+        *,
+        priority: int | None = None,
+        until: float = inf,
+        begin: Begin = _as_it_is,
+    ) -> Attempt[R]:
         """The same, with the error as a value.
 
         Args:
             argument: what the function is called with.
             size: items that it stands for.
             priority: in place of the usual one.
+            until: the moment by which the call has to have its permits.
+            begin: told that the call begins; returns what is called, such as the function with a time-out
+                around it. What it raises is how the call ended, without having been made.
         """
-        started = None
+        trip = self._set_out(size, priority, until)
         try:
             if self._pace is not None:
-                asked = self._clock.now()
-                await self._pace.acquire(priority=self._priority)
-                self.pace_wait += self._clock.now() - asked
-            asked = self._clock.now()
-            async with self._permit(argument, priority) as permit:
-                if permit is not None:
-                    self.quota_wait += self._clock.now() - asked
-                if self._hooks:
-                    emit(self._hooks, CallStarted(self._name, size))
-                started = self._clock.now()
-                value = await cast(Awaitable[R], self._function(argument))
-                if permit is not None:
-                    hear_returned(permit, value)
+                await self._pace.acquire(priority=trip.priority, timeout=trip.time_left())
+                trip.has_its_pace()
+            async with self._permit(argument, trip) as permit:
+                call = begin(self.function)
+                trip.starts(permit)
+                value = await call(argument)
+                _tell(permit, value)
         except asyncio.CancelledError as error:
-            self._finish(started, size, error)
-            if _asked_to_stop():
-                raise
-            inside = CallCancelled(f"{self._name}: the call was cancelled from inside")
-            return Attempt(None, inside, 0.0, made=started is not None)
+            return trip.failed(error, self.explained(error, trip))
         except Exception as error:
-            return Attempt(None, error, self._finish(started, size, error), made=started is not None)
+            return trip.failed(error, error)
         except BaseException as error:
-            self._finish(started, size, error)
+            trip.ends(error)
             raise
-        return Attempt(value, None, self._finish(started, size, None), made=True)
+        return trip.returned(value)
 
-    def attempt_sync(self, argument: A, size: int = 1, *, priority: int | None = None) -> Attempt[R]:
-        """The blocking twin of `attempt`, for a plain function; it has no pace."""
-        started = None
+    def attempt_sync(
+        self,
+        argument: A,
+        size: int = 1,
+        *,
+        priority: int | None = None,
+        until: float = inf,
+        begin: Begin = _as_it_is,
+    ) -> Attempt[R]:
+        """The blocking twin of `attempt`, for a plain function."""
+        trip = self._set_out(size, priority, until)
         try:
-            asked = self._clock.now()
-            with self._permit(argument, priority) as permit:
-                if permit is not None:
-                    self.quota_wait += self._clock.now() - asked
-                if self._hooks:
-                    emit(self._hooks, CallStarted(self._name, size))
-                started = self._clock.now()
-                value = cast(R, self._function(argument))
-                if permit is not None:
-                    hear_returned(permit, value)
+            if self._pace is not None:
+                self._pace.acquire_sync(priority=trip.priority, timeout=trip.time_left())
+                trip.has_its_pace()
+            with self._permit(argument, trip) as permit:
+                call = begin(self.function)
+                trip.starts(permit)
+                value = call(argument)
+                _tell(permit, value)
         except Exception as error:
-            return Attempt(None, error, self._finish(started, size, error), made=started is not None)
+            return trip.failed(error, error)
         except BaseException as error:
-            self._finish(started, size, error)
+            trip.ends(error)
             raise
-        return Attempt(value, None, self._finish(started, size, None), made=True)
+        return trip.returned(value)
 
-    def _permit(self, argument: A, priority: int | None) -> Any:
+    def explained(self, error: BaseException, trip: Trip | None = None) -> Exception:
+        """The error that a call ended with as that of its items.
+
+        Raises:
+            BaseException: it is none: somebody asked the task to stop.
+        """
+        if isinstance(error, Exception):
+            return error
+        if isinstance(error, asyncio.CancelledError) and not _asked_to_stop():
+            return CallCancelled(f"{self._name}: the call was cancelled from inside")
+        if trip is not None:
+            trip.ends(error)
+        raise error
+
+    def _set_out(self, size: int, priority: int | None, until: float) -> Trip:
+        urgency = self._priority if priority is None else priority
+        return Trip(self._name, self._clock, self._hooks, size, urgency, until)
+
+    def _permit(self, argument: A, trip: Trip) -> Any:
         """The permits of a call; a limiter that listens learns how it ended."""
         if self._limiter is None:
             return _FREE
         cost = self._cost(argument) if callable(self._cost) else self._cost
-        return self._limiter.permit(cost, priority=self._priority if priority is None else priority)
+        return self._limiter.permit(cost, priority=trip.priority, timeout=trip.time_left())
 
-    def _finish(self, started: float | None, size: int, error: BaseException | None) -> float:
-        """Count a call that began, and return what it took."""
-        if started is None:
-            return 0.0
-        seconds = self._clock.now() - started
-        self.calls += 1
-        self.seconds += seconds
+
+class Trip:
+    """One call on its way through the corridor."""
+
+    __slots__ = (
+        "_asked",
+        "_clock",
+        "_hooks",
+        "_name",
+        "_paced",
+        "_size",
+        "_started",
+        "_until",
+        "_waited",
+        "priority",
+    )
+
+    def __init__(
+        self, name: str, clock: Clock, hooks: tuple[Hook, ...], size: int, priority: int, until: float
+    ) -> None:
+        self.priority = priority
+        self._name = name
+        self._clock = clock
+        self._hooks = hooks
+        self._size = size
+        self._until = until
+        self._asked = clock.now()
+        self._started: float | None = None
+        self._paced = 0.0
+        self._waited = 0.0
+
+    def time_left(self) -> float | None:
+        """Seconds that it may wait, or None if it has time."""
+        return None if self._until == inf else max(0.0, self._until - self._clock.now())
+
+    def has_its_pace(self) -> None:
+        """Note the end of the wait for the pace."""
+        now = self._clock.now()
+        self._paced, self._asked = now - self._asked, now
+
+    def starts(self, permit: Permit | None) -> None:
+        """Note the end of all waits."""
         if self._hooks:
-            emit(self._hooks, CallFinished(self._name, size, seconds, error))
+            emit(self._hooks, CallStarted(self._name, self._size))
+        self._started = now = self._clock.now()
+        if permit is not None:
+            self._waited = now - self._asked
+
+    def ends(self, error: BaseException | None) -> float:
+        """Note the end of the call, if it began, and return what it took."""
+        if self._started is None:
+            return 0.0
+        seconds = self._clock.now() - self._started
+        if self._hooks:
+            emit(self._hooks, CallFinished(self._name, self._size, seconds, error))
         return seconds
+
+    def returned(self, value: R) -> Attempt[R]:
+        """It went well."""
+        return Attempt(value, None, self.ends(None), True, self._paced, self._waited)
+
+    def failed(self, cause: BaseException, error: Exception) -> Attempt[Any]:
+        """It did not, because of `cause`, which stands as `error`."""
+        if self._started is None:
+            self._waited = self._clock.now() - self._asked
+        return Attempt(None, error, self.ends(cause), self._started is not None, self._paced, self._waited)
+
+
+def _tell(permit: Permit | None, value: object) -> None:
+    if permit is not None:
+        hear_returned(permit, value)
 
 
 def hear_returned(permit: Permit, answer: object) -> None:

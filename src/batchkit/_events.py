@@ -196,6 +196,34 @@ class PrefetchFailed(Event):
 
 
 @frozen
+class ItemRetried(Event):
+    """A call failed and is made again: told for each of its items.
+
+    Attributes:
+        index: the item's number in the input.
+        attempt: the one that failed, from 1.
+        delay: seconds until the next one.
+        error: why it failed.
+    """
+
+    index: int
+    attempt: int
+    delay: float
+    error: Exception
+
+
+@frozen
+class Throttled(Event):
+    """A call was refused for coming too fast.
+
+    Attributes:
+        retry_after: seconds that the server asked to wait, if it did.
+    """
+
+    retry_after: float | None
+
+
+@frozen
 class ItemFinished(Event):
     """An item has its outcome."""
 

@@ -2,139 +2,127 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from math import inf
-from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from typing import Any, Generic, Protocol, Self, TypeVar, overload
 
-from batchkit._clock import MONOTONIC
-from batchkit._dispatch import Cost, Dispatch, checked_async
-from batchkit._events import Hook
+import anyio
+import anyio.to_thread
+from typing_extensions import Unpack
+
+from batchkit._dispatch import Dispatch
 from batchkit._limiters import TokenBucket
-from batchkit._run import Plan, Run
-from batchkit._values import Outcome, RunReport
-from batchkit.abc import Clock, Limiter
+from batchkit._options import BatchOptions, ItemOptions, plan_for_batches, plan_for_items, terms
+from batchkit._plan import Plan, Terms
+from batchkit._run import Run
+from batchkit._streams import OutcomeStream, SyncOutcomeStream
+from batchkit._thread_run import ThreadRun
+from batchkit._values import RunReport
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class BatchedExecutor(Generic[T, R]):
-    """Runs an async function over items, as fast as concurrency, pace and limiter allow.
+    """Runs a function over items, as fast as concurrency, pace and limiter allow.
 
     A window slides over the items: as soon as a call ends the next one starts, so that one slow item holds
-    up nobody. Every item that is taken gets an `Outcome`: a value or an error. An executor may be used for
-    many runs, also at once.
+    up nobody. Every item that is taken gets an `Outcome`: a value, an error, or not started. An executor may
+    be used for many runs, also at once.
+
+    An async function runs in the event loop, of asyncio or trio. A plain one runs in threads, `concurrency`
+    at the most; `run_sync` and `map_sync` do without an event loop.
 
     Args:
         function: called with one item. (For a function that takes a list of items see `of_batches`.)
         batch_size: items between two barriers; without a barrier it has no effect on a function of one item.
-        concurrency: calls at once at most.
+        concurrency: calls at once at most; or the least and the most, between which the executor finds how
+            many are needed (by Little's law: rate x latency).
         barrier: start no item of the next batch before the last of this one is done. Slow, and seldom what
             one wants: `pace` keeps the same rate of starts without the wait.
         pause: with a barrier, seconds between two batches.
         pace: calls started a second at most.
         limiter: lets each call go, at `cost` permits (a number, or a function of the item;
-            a mapping for a group) and `priority`.
-        name: what it is called in events and reports.
-        hooks: called with each event: `RunStarted`, `CallStarted`, `CallFinished`, `BatchSplit`,
-            `ItemFinished`, `RunFinished`.
+            a mapping for a group), and by priority.
+        priority: higher goes first; or a function of the item, for which the input is read ahead.
+        patience: seconds of waiting that outweigh one step of priority, so that low priorities move, too.
+        timeout: seconds that a call may take. For async functions.
+        deadline: seconds from the moment at which an item is read, or submitted, after which it is not
+            called any more, and its call is cancelled; or a function of the item.
+        retry: when a call that failed is made again, such as `Retry()`. Each attempt takes its own permits;
+            nobody waits for the next one but its items.
+        breaker: a `CircuitBreaker`, while which is open nothing is called; items wait.
+        on_error: "collect" gives each failed item its outcome. "raise" stops the run at the first, with a
+            `RunFailed`, whose report says what became of each item.
+        key: by which an item is known again; a function of the item. By default the item itself. Items with
+            the same key share a call.
+        cache: values that it has need no call; it keeps new ones.
+        checkpoint: keeps outcomes for a later run, such as `SQLiteCheckpoint(path, version="1")`. What it has
+            needs no call. No outcome is read that it does not have.
+        name: what it is called in events, reports and checkpoints.
+        hooks: called with each event: `RunStarted`, `CallStarted`, `CallFinished`, `Throttled`,
+            `ItemRetried`, `BatchSplit`, `ItemFinished`, `RunFinished`.
         clock: for tests, `batchkit.testing.ManualClock`.
 
     Raises:
         ValueError: a number that is none, or a pause without a barrier.
-        TypeError: the function is not async.
+        TypeError: the function is none, or a generator; or a timeout for a plain function.
     """
 
-    _whole_batches = False
+    @overload
+    def __init__(self, function: Callable[[T], Awaitable[R]], **options: Unpack[ItemOptions[T]]) -> None: ...
+    @overload
+    def __init__(self, function: Callable[[T], R], **options: Unpack[ItemOptions[T]]) -> None: ...
+    def __init__(self, function: Callable[[T], Any], **options: Unpack[ItemOptions[T]]) -> None:
+        self._set_up(function, plan_for_items, **options)
 
-    def __init__(
-        self,
-        function: Callable[[T], Awaitable[R]],
-        *,
-        batch_size: int = 10,
-        concurrency: int = 10,
-        barrier: bool = False,
-        pause: float = 0.0,
-        pace: float | None = None,
-        limiter: Limiter | None = None,
-        cost: Callable[[T], Cost] | Cost = 1,
-        priority: int = 0,
-        name: str | None = None,
-        hooks: Iterable[Hook] = (),
-        clock: Clock = MONOTONIC,
-    ) -> None:
-        self._set_up(
-            function,
-            whole_batches=False,
-            batch_size=batch_size,
-            concurrency=concurrency,
-            pause=_checked_pause(pause, barrier),
-            pace=pace,
-            limiter=limiter,
-            cost=cost,
-            priority=priority,
-            name=name,
-            hooks=hooks,
-            clock=clock,
-        )
-
+    @overload
     @classmethod
     def of_batches(
         cls,
         function: Callable[[list[T]], Awaitable[Sequence[R | Exception]]],
-        *,
-        batch_size: int = 10,
-        concurrency: int = 10,
-        pace: float | None = None,
-        limiter: Limiter | None = None,
-        cost: Callable[[list[T]], Cost] | Cost = 1,
-        priority: int = 0,
-        name: str | None = None,
-        hooks: Iterable[Hook] = (),
-        clock: Clock = MONOTONIC,
-    ) -> Self:
+        **options: Unpack[BatchOptions[T]],
+    ) -> Self: ...
+    @overload
+    @classmethod
+    def of_batches(
+        cls, function: Callable[[list[T]], Sequence[R | Exception]], **options: Unpack[BatchOptions[T]]
+    ) -> Self: ...
+    @classmethod
+    def of_batches(cls, function: Callable[[list[T]], Any], **options: Unpack[BatchOptions[T]]) -> Self:
         """The executor for a function that takes a list of items and returns a value for each, in their
         order.
 
         A batch whose call raises, or answers with another number of values, is split until the bad items
         stand alone: at most `1 + 2*k*ceil(log2 n)` calls for `k` bad items among `n`. An exception as a value
-        is the error of that item alone.
-
-        A batch is filled before it is called, so that an async input that trickles delays the first items
-        of a batch.
+        is the error of that item alone. What `retry` takes for passing is not split, but called again as it
+        is; and a batch that was refused for coming too fast is never split, since halves would be, too.
 
         Args:
             function: called with up to `batch_size` items.
-            batch_size: items in a call at most.
-            concurrency: calls at once at most.
-            pace: calls started a second at most.
-            limiter: lets each call go.
-            cost: permits of a call, or a function of the items of a call.
-            priority: higher goes first.
-            name: what it is called in events and reports.
-            hooks: called with each event.
-            clock: for tests, `batchkit.testing.ManualClock`.
+            batch_size: items in a call at most; or the least and the most, between which the items that wait
+                are spread over the calls at once.
+            max_weight: weight of a call at most, where `weight` tells that of an item, such as its tokens. An
+                item that is heavier stands alone.
+            weight: what an item weighs.
+            group_by: what items of a call have in common, a function of the item. The input is read ahead to
+                fill batches; a rare group waits until a window of others went past it, at the most.
+            max_wait: seconds that an item waits for others to fill its batch, while a call could be made;
+                None for as long as it takes.
+            options: what else there is, see `BatchedExecutor`. `cost` may be a function of the list;
+                `barrier` and `pause` are for functions of one item.
         """
         executor = cls.__new__(cls)
-        executor._set_up(
-            function,
-            whole_batches=True,
-            batch_size=batch_size,
-            concurrency=concurrency,
-            pause=None,
-            pace=pace,
-            limiter=limiter,
-            cost=cost,
-            priority=priority,
-            name=name,
-            hooks=hooks,
-            clock=clock,
-        )
+        executor._set_up(function, plan_for_batches, **options)
         return executor
 
     def map(
-        self, items: Iterable[T] | AsyncIterable[T], *, ordered: bool = False, window: int | None = None
+        self,
+        items: Iterable[T] | AsyncIterable[T] = (),
+        *,
+        ordered: bool = False,
+        window: int | None = None,
+        keep_open: bool = False,
+        deadline: float | None = None,
     ) -> OutcomeStream[T, R]:
         """The outcomes as they finish, or in the order of the items; memory stays flat however many there
         are.
@@ -144,136 +132,142 @@ class BatchedExecutor(Generic[T, R]):
                 the caller's to close if the stream is left early (`contextlib.aclosing`).
             ordered: in the order of the items; a slow one holds up no other within the window.
             window: items, rounded up to whole batches, that were taken and whose outcomes were not read yet.
-                (An async input may be read ahead by a batch for each call at once.)
+            keep_open: do not end with the input, but wait for items that are submitted, until `end()`.
+            deadline: seconds for the whole run. Then calls under way are cancelled, with a `TimeoutError` as
+                their error, and what is left is not started.
 
         Returns:
             An async iterator that owns the workers. Leave it by `async with`, or `aclose()`, if it is not
             read to its end.
         """
-        if window is not None and (window.__class__ is not int or window < 1):
-            raise ValueError(f"a window is a whole number of items, 1 or more, not {window!r}")
-        return OutcomeStream(self._new_run(items, ordered=ordered, window=window or self._default_window()))
+        asked = terms(self._plan, ordered=ordered, window=window, keep_open=keep_open, deadline=deadline)
+        return OutcomeStream(self._new_run(items, asked))
 
-    async def run(self, items: Iterable[T] | AsyncIterable[T], *, ordered: bool = False) -> RunReport[T, R]:
+    async def run(
+        self, items: Iterable[T] | AsyncIterable[T], *, ordered: bool = False, deadline: float | None = None
+    ) -> RunReport[T, R]:
         """All outcomes, and the figures.
 
         Args:
             items: any iterable, or an async one.
             ordered: whether the outcomes are in the order of the items, or as they finished.
+            deadline: seconds for the whole run, as for `map`.
 
         Raises:
+            RunFailed: an item failed, with `on_error="raise"`.
             Exception: what the input raised; what was under way then is finished first.
         """
-        async with OutcomeStream(self._new_run(items, ordered=ordered, window=inf)) as stream:
-            outcomes = [outcome async for outcome in stream]
-        return stream.report(outcomes)
+        async with self.map(items, ordered=ordered, deadline=deadline) as stream:
+            return await stream.collect()
+
+    def map_sync(
+        self,
+        items: Iterable[T] = (),
+        *,
+        ordered: bool = False,
+        window: int | None = None,
+        keep_open: bool = False,
+        deadline: float | None = None,
+    ) -> SyncOutcomeStream[T, R]:
+        """The blocking twin of `map`, for a plain function: threads, and no event loop.
+
+        Args:
+            items: any iterable; it is read in a thread of its own.
+            ordered: as for `map`.
+            window: likewise.
+            keep_open: likewise.
+            deadline: likewise; but calls under way are not cancelled, they are only not waited for.
+
+        Raises:
+            TypeError: the function is async, or the input is.
+        """
+        if not self._plan.threads:
+            raise TypeError(f"{self._plan.name} is async: use map or run, in an event loop")
+        if isinstance(items, AsyncIterable):
+            raise TypeError("an async input needs an event loop: use map or run")
+        asked = terms(self._plan, ordered=ordered, window=window, keep_open=keep_open, deadline=deadline)
+        return SyncOutcomeStream(ThreadRun(self._plan, self._dispatch(self._function), items, asked))
+
+    def run_sync(
+        self, items: Iterable[T], *, ordered: bool = False, deadline: float | None = None
+    ) -> RunReport[T, R]:
+        """The blocking twin of `run`, for a plain function: threads, and no event loop.
+
+        Raises:
+            TypeError: the function is async, or the input is.
+            RunFailed: an item failed, with `on_error="raise"`.
+            Exception: what the input raised.
+        """
+        with self.map_sync(items, ordered=ordered, deadline=deadline) as stream:
+            return stream.collect()
 
     def __repr__(self) -> str:
-        return f"BatchedExecutor(name={self._plan.name!r}, concurrency={self._plan.concurrency})"
+        least, most = self._plan.concurrency
+        concurrency = most if least == most else (least, most)
+        return f"BatchedExecutor(name={self._plan.name!r}, concurrency={concurrency})"
 
     def _set_up(
         self,
-        function: Callable[[Any], Awaitable[Any]],
+        function: Callable[[Any], Any],
+        make_plan: Callable[..., Plan],
         *,
-        whole_batches: bool,
-        batch_size: int,
-        concurrency: int,
-        pause: float | None,
-        pace: float | None,
-        limiter: Limiter | None,
-        cost: Callable[[Any], Cost] | Cost,
-        priority: int,
-        name: str | None,
-        hooks: Iterable[Hook],
-        clock: Clock,
+        pace: float | None = None,
+        limiter: Any = None,
+        cost: Any = 1,
+        priority: Any = 0,
+        **options: Any,
     ) -> None:
-        self._plan = Plan(
-            name=name or str(getattr(function, "__name__", "executor")),
-            whole_batches=whole_batches,
-            batch_size=_checked_count("batch_size", batch_size),
-            concurrency=_checked_count("concurrency", concurrency),
-            pause=pause,
-            hooks=tuple(hooks),
-            clock=clock,
-        )
-        self._function = checked_async(function)
+        self._plan = make_plan(function, priority=priority, **options)
+        clock = self._plan.clock
+        self._function = function
         self._limiter = limiter
         self._cost = cost
-        self._priority = priority
         # a twentieth of a second at once: what late timers would cost at burst 1
         self._pace = (
             None if pace is None else TokenBucket(pace, max(1, int(pace / 20)), name="pace", clock=clock)
         )
 
-    def _new_run(self, items: Iterable[T] | AsyncIterable[T], *, ordered: bool, window: float) -> Run[T, R]:
+    def _new_run(self, items: Iterable[T] | AsyncIterable[T], asked: Terms) -> Run[T, R]:
+        return Run(self._plan, self._dispatch(self._awaitable()), items, asked)
+
+    def _awaitable(self) -> Callable[[Any], Awaitable[Any]]:
+        """The function for tasks: a plain one goes to threads, as many at once as there are calls."""
+        if not self._plan.threads:
+            return self._function
+        threads = anyio.CapacityLimiter(self._plan.concurrency[1])
+
+        async def call(argument: Any) -> Any:
+            return await anyio.to_thread.run_sync(self._function, argument, limiter=threads)
+
+        return call
+
+    def _dispatch(self, function: Callable[[Any], Any]) -> Dispatch[Any, Any]:
         plan = self._plan
-        dispatch: Dispatch[Any, Any] = Dispatch(
-            self._function,
+        return Dispatch(
+            function,
             name=plan.name,
             clock=plan.clock,
             limiter=self._limiter,
             cost=self._cost,
-            priority=self._priority,
             pace=self._pace,
             hooks=plan.hooks,
         )
-        return Run(plan, dispatch, items, ordered=ordered, window=window)
-
-    def _default_window(self) -> int:
-        size = self._plan.batch_size if self._plan.whole_batches else 1
-        return 10 * size * self._plan.concurrency
 
 
-class OutcomeStream(AsyncIterator[Outcome[T, R]]):
-    """The outcomes of a run, as an async iterator that owns the run's workers.
+class Decorator(Protocol):
+    """Makes an executor of a batch function."""
 
-    The workers start with the first outcome that is asked for. They stop when the stream is read to its
-    end, when its `async with` is left, at `aclose()`, or when it is dropped. Several tasks may read it side
-    by side: each outcome goes to one of them.
-    """
-
-    def __init__(self, run: Run[T, R]) -> None:
-        self._run = run
-
-    async def __anext__(self) -> Outcome[T, R]:
-        outcome = await self._run.read()
-        if outcome is None:
-            raise StopAsyncIteration
-        return outcome
-
-    async def aclose(self) -> None:
-        """Stop the workers; what is under way is cancelled. Returns when the last one has stopped."""
-        await self._run.stopped()
-
-    def report(self, outcomes: Sequence[Outcome[T, R]] = ()) -> RunReport[T, R]:
-        """The figures so far, with the outcomes given."""
-        return self._run.report(outcomes)
-
-    async def __aenter__(self) -> Self:
-        self._run.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-    def __del__(self) -> None:
-        self._run.stop()
+    @overload
+    def __call__(
+        self, function: Callable[[list[T]], Awaitable[Sequence[R | Exception]]], /
+    ) -> BatchedExecutor[T, R]: ...
+    @overload
+    def __call__(
+        self, function: Callable[[list[T]], Sequence[R | Exception]], /
+    ) -> BatchedExecutor[T, R]: ...
 
 
-def batched(
-    *,
-    batch_size: int = 10,
-    concurrency: int = 10,
-    pace: float | None = None,
-    limiter: Limiter | None = None,
-    cost: Callable[[list[Any]], Cost] | Cost = 1,
-    priority: int = 0,
-    name: str | None = None,
-    hooks: Iterable[Hook] = (),
-    clock: Clock = MONOTONIC,
-) -> Callable[[Callable[[list[T]], Awaitable[Sequence[R | Exception]]]], BatchedExecutor[T, R]]:
+def batched(**options: Unpack[BatchOptions[Any]]) -> Decorator:
     """Make an executor of the batch function that follows; see `BatchedExecutor.of_batches`.
 
     Example:
@@ -285,32 +279,7 @@ def batched(
         ```
     """
 
-    def make(function: Callable[[list[T]], Awaitable[Sequence[R | Exception]]]) -> BatchedExecutor[T, R]:
-        return BatchedExecutor[T, R].of_batches(
-            function,
-            batch_size=batch_size,
-            concurrency=concurrency,
-            pace=pace,
-            limiter=limiter,
-            cost=cost,
-            priority=priority,
-            name=name,
-            hooks=hooks,
-            clock=clock,
-        )
+    def make(function: Callable[[list[Any]], Any]) -> BatchedExecutor[Any, Any]:
+        return BatchedExecutor[Any, Any].of_batches(function, **options)
 
     return make
-
-
-def _checked_count(name: str, count: int) -> int:
-    if count.__class__ is not int or count < 1:
-        raise ValueError(f"{name} is a whole number, 1 or more, not {count!r}")
-    return count
-
-
-def _checked_pause(pause: float, barrier: bool) -> float | None:
-    if isinstance(pause, bool) or not 0 <= pause < inf:
-        raise ValueError(f"a pause is a number of seconds, 0 or more, not {pause!r}")
-    if pause and not barrier:
-        raise ValueError("a pause needs barrier=True; to limit how many calls start in a second, use pace=")
-    return pause if barrier else None

@@ -6,8 +6,6 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Si
 from itertools import islice
 from typing import Generic, TypeVar
 
-import anyio
-
 T = TypeVar("T")
 
 
@@ -16,54 +14,40 @@ class Feed(Generic[T]):
 
     Attributes:
         total: number of items, or None where the input does not tell.
-        at_once: whether items come without waiting (`take_now`); otherwise `take` has to be awaited.
+        at_once: whether items come without waiting (`take_now`); otherwise `next` has to be awaited.
         error: what the input raised.
+        items: those of an input that is no async one, until its end or its error.
     """
 
-    __slots__ = ("_ahead", "_async", "_sync", "_turn", "at_once", "error", "total")
+    __slots__ = ("_async", "at_once", "error", "items", "total")
 
     def __init__(self, items: Iterable[T] | AsyncIterable[T]) -> None:
         self.total = len(items) if isinstance(items, Sized) else None
         self.error: Exception | None = None
         self.at_once = isinstance(items, Iterable)
-        self._sync: Iterator[T] = iter(items) if isinstance(items, Iterable) else iter(())
+        self.items: Iterator[T] = self._guarded(iter(items)) if isinstance(items, Iterable) else iter(())
         self._async: AsyncIterator[T] | None = None if isinstance(items, Iterable) else aiter(items)
-        self._turn = anyio.Lock()
-        self._ahead: list[T] = []
 
     def take_now(self, size: int) -> list[T]:
-        """Up to that many items; none at the end. For an input that is no async one."""
-        if self._ahead:
-            items, self._ahead = self._ahead, []
-            return items + self.take_now(size - len(items))
+        """Up to that many items; fewer at the end."""
+        return list(islice(self.items, size))
+
+    async def next(self) -> list[T]:
+        """One item of an async input; none at the end."""
         try:
-            return list(islice(self._sync, size))
+            return [] if self._async is None else [await anext(self._async)]
+        except StopAsyncIteration:
+            self._async = None
         except Exception as error:
-            self._end(error)
-            return []
+            self.error, self._async = error, None
+        return []
 
-    async def take(self, size: int) -> list[T]:
-        """The same for any input."""
-        if self.at_once:
-            return self.take_now(size)
-        async with self._turn:
-            items, self._ahead = self._ahead, []
-            try:
-                while self._async is not None and len(items) < size:
-                    items.append(await anext(self._async))
-            except StopAsyncIteration:
-                self._async = None
-            except Exception as error:
-                self._end(error)
-            return items
+    def rest(self) -> Iterator[T]:
+        """What was not read yet of an input that has an end."""
+        return iter(()) if self.total is None else self.items
 
-    async def at_end(self) -> bool:
-        """Whether there is no further item; waits for one, and keeps it for the next take."""
-        if not self._ahead:
-            self._ahead = await self.take(1)
-        return not self._ahead
-
-    def _end(self, error: Exception) -> None:
-        self.error = error
-        self._sync = iter(())
-        self._async = None
+    def _guarded(self, items: Iterator[T]) -> Iterator[T]:
+        try:
+            yield from items
+        except Exception as error:
+            self.error = error

@@ -1,309 +1,352 @@
-"""One run of an executor: workers that pull items, and a reader that takes outcomes.
+"""One run of an executor in an event loop: workers pull what may start, a reader takes outcomes.
 
 The workers live in a task group of their own in the background, so that the stream of outcomes can be an
 ordinary iterator object: an async generator with a task group around its `yield` breaks when its reader
-raises or stops early.
+raises or stops early. The twin for plain threads is in `_thread_run`.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import AsyncIterable, Iterable, Sequence
-from typing import Any, Generic, TypeVar, cast
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from math import inf
+from typing import Any, Generic, TypeVar
 
 import anyio
-from attrs import define, frozen
+import anyio.lowlevel
+import anyio.to_thread
+from anyio.abc import TaskGroup
 
+from batchkit._alarms import Alarms
 from batchkit._background import Cancellable, spawn
-from batchkit._core.batching import InOrder, halves, values_in_order
-from batchkit._core.bottleneck import Spent, bottleneck
-from batchkit._dispatch import AnyDispatch, Attempt
-from batchkit._events import BatchSplit, Event, Hook, ItemFinished, RunFinished, RunStarted, emit
+from batchkit._call import RUNNING
+from batchkit._caller import Caller
+from batchkit._core.agenda import Batch
+from batchkit._desk import Desk
+from batchkit._dispatch import AnyDispatch
 from batchkit._feed import Feed
-from batchkit._parking import Parker
+from batchkit._lobby import Lobby
+from batchkit._plan import Plan, Terms
 from batchkit._values import Outcome, RunReport
-from batchkit.abc import Clock
-from batchkit.exceptions import BatchFailed
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-@frozen
-class Plan:
-    """What an executor hands to each of its runs.
-
-    Attributes:
-        name: the executor's.
-        whole_batches: whether the function takes a list of items.
-        batch_size: items in a batch at most.
-        concurrency: calls at once at most.
-        pause: with a barrier, seconds between the end of a batch and the start of the next; None without one.
-        hooks, clock: the executor's.
-    """
-
-    name: str
-    whole_batches: bool
-    batch_size: int
-    concurrency: int
-    pause: float | None
-    hooks: tuple[Hook, ...]
-    clock: Clock
-
-
-@define(eq=False)
-class _Job(Generic[T]):
-    """An item on its way.
-
-    Attributes:
-        index: its number in the input.
-        item: the item.
-        attempts: calls that it took part in so far.
-    """
-
-    index: int
-    item: T
-    attempts: int = 0
-
-
 class Run(Generic[T, R]):
-    """The state that the workers and the reader of one run share; all in one event loop."""
+    """The tasks of one run; all in one event loop."""
 
     def __init__(
-        self,
-        plan: Plan,
-        dispatch: AnyDispatch,
-        items: Iterable[T] | AsyncIterable[T],
-        *,
-        ordered: bool,
-        window: float,
+        self, plan: Plan, dispatch: AnyDispatch, items: Iterable[T] | AsyncIterable[T], terms: Terms
     ) -> None:
+        self.desk: Desk[T, R] = Desk(plan, terms)
         self._plan = plan
         self._dispatch = dispatch
         self._feed: Feed[T] = Feed(items)
-        self._window = window
-        self._in_order: InOrder[Outcome[T, R]] | None = InOrder() if ordered else None
-        self._outbox: deque[Outcome[T, R]] = deque()
-        self._readers: list[Parker] = []
-        self._held_up: deque[Parker] = deque()
+        self._straight = plan.straight and dispatch.plain and self._feed.at_once
+        self._alarms = Alarms(plan.clock)
+        self._lobby = Lobby()
         self._host: Cancellable | None = None
-        self._taken = 0
-        self._delivered = 0
-        self._in_batch = 0
-        self._under_way = 0
-        self._succeeded = 0
-        self._failed = 0
-        self._splits = 0
-        self._input_wait = 0.0
-        self._output_wait = 0.0
-        self._barrier_wait = 0.0
-        self._started = 0.0
-        self._finished: float | None = None
-        self._failure: BaseException | None = None
+        self._group: TaskGroup | None = None
+        self._scopes: list[tuple[Caller, anyio.CancelScope]] = []
+        self._workers = 0
+        self._over = False
+
+    # For readers
 
     def start(self) -> None:
         """Set the workers to work, once."""
         if self._host is None:
-            self._started = self._plan.clock.now()
-            self._emit(RunStarted(self._plan.name, self._feed.total))
+            self.desk.start(self._feed.total, self._plan.clock.now())
             self._host = spawn(self._work_together, self._end)
 
     def stop(self) -> None:
         """Ask the workers to stop; what is under way is cancelled."""
-        if self._host is not None and self._finished is None:
+        if self._host is not None and not self.desk.is_over:
             self._host.cancel()
 
     async def stopped(self) -> None:
         """Stop the workers, and return when the last one has."""
+        self.desk.abandoned = True
         self.stop()
         with anyio.CancelScope(shield=True):
-            while self._host is not None and self._finished is None:
-                await self._read_wait()
+            while self._host is not None and not self.desk.is_over:
+                await self._wait_in(self._lobby.last)
 
     async def read(self) -> Outcome[T, R] | None:
         """The next outcome, or None after the last."""
         self.start()
-        while not self._outbox:
-            if self._finished is not None:
-                if self._failure is not None:
-                    raise self._failure
+        outbox = self.desk.outbox
+        while not outbox.ready:
+            if self.desk.is_over:
+                self.desk.raise_failure()
                 return None
-            await self._read_wait()
-        self._delivered += 1
-        if self._held_up and self._has_room():
-            self._held_up.popleft().unpark()
-        return self._outbox.popleft()
+            await self._wait_in(self._lobby.readers)
+        outcome = outbox.take()
+        if self._lobby.idle or self._lobby.helpers:
+            self._lobby.stir()
+        return outcome
 
-    def report(self, outcomes: Sequence[Outcome[T, R]]) -> RunReport[T, R]:
+    async def read_all(self) -> list[Outcome[T, R]]:
+        """All outcomes, when the run is over."""
+        self.desk.intake.window = inf
+        self.start()
+        self._lobby.stir()
+        while not self.desk.is_over:
+            await self._wait_in(self._lobby.last)
+        return self.desk.all_outcomes()
+
+    def report(self, outcomes: Sequence[Outcome[T, R]] = ()) -> RunReport[T, R]:
         """The figures so far."""
-        clock, calls = self._plan.clock, self._dispatch
-        seconds = (clock.now() if self._finished is None else self._finished) - self._started
-        spent = Spent(
-            calling=calls.seconds,
-            quota=calls.quota_wait,
-            pace=calls.pace_wait,
-            barrier=self._barrier_wait,
-            input=self._input_wait,
-            output=self._output_wait,
-        )
-        limited_by, advice = bottleneck(
-            spent, calls=calls.calls, seconds=seconds, concurrency=self._plan.concurrency
-        )
-        return RunReport(
-            name=self._plan.name,
-            outcomes=outcomes,
-            succeeded=self._succeeded,
-            failed=self._failed,
-            calls=calls.calls,
-            splits=self._splits,
-            seconds=seconds,
-            latency=calls.seconds / calls.calls if calls.calls else 0.0,
-            concurrency=self._plan.concurrency,
-            limited_by=limited_by,
-            advice=advice,
-        )
+        return self.desk.report(self._plan.clock.now(), outcomes)
+
+    # For everybody
+
+    def submit(self, item: T, priority: int | None) -> None:
+        """Take in an item that is not from the input."""
+        self.desk.check_open()
+        self._here(partial(self._admit, item, priority))
+
+    def end_input(self) -> None:
+        """No further item is submitted: the run ends with the last one."""
+        self._here(self._close_input)
+
+    def drain(self, grace: float) -> None:
+        """Start nothing new, and cancel after `grace` seconds what is under way."""
+        self._here(partial(self._drain, grace))
+
+    def _here(self, act: Callable[[], object]) -> None:
+        """Do something in the loop of this run."""
+        if self._host is None:
+            act()
+        else:
+            self._host.call(act)
+
+    def _admit(self, item: T, priority: int | None) -> None:
+        self._straight = False
+        self.desk.admit([item], self._plan.clock.now(), priority)
+        self._lobby.stir()
+
+    def _close_input(self) -> None:
+        self.desk.intake.open = False
+        self._lobby.stir()
+
+    def _drain(self, grace: float) -> None:
+        self._straight = False
+        cut = self._plan.clock.now() + grace
+        self.desk.drain(cut)
+        self._lobby.stir()
+        for worker, scope in self._scopes:
+            if worker.waits:
+                scope.cancel()
+        if self._group is not None:
+            self._alarms.at(cut, self._group.cancel_scope.cancel)
+
+    def _run_out(self) -> None:
+        """The time of the run is over."""
+        self._straight = False
+        self.desk.drain(self.desk.ends)
+        if self._group is not None:
+            self._group.cancel_scope.cancel()
+
+    # The tasks
 
     async def _work_together(self) -> None:
         try:
-            async with anyio.create_task_group() as workers:
-                for _ in range(self._plan.concurrency):
-                    workers.start_soon(self._work)
+            await self._open()
+            async with anyio.create_task_group() as self._group:
+                self._start_helpers(self._group)
+                self._workers = self._plan.concurrency[1]
+                for _ in range(self._workers):
+                    self._group.start_soon(self._work)
         except BaseExceptionGroup as group:
-            _, self._failure = group.split(anyio.get_cancelled_exc_class())
-            if self._failure is None:
+            _, others = group.split(anyio.get_cancelled_exc_class())
+            if others is None:
                 raise
+            self.desk.fails(others)
+        except Exception as error:
+            self.desk.fails(error)
+        finally:
+            await self._close()
+
+    def _start_helpers(self, group: TaskGroup) -> None:
+        if self.desk.archive is not None:
+            group.start_soon(self._tend_archive)
+        if not self._feed.at_once:
+            group.start_soon(self._read_ahead)
+        group.start_soon(self._alarms.keep)
+        if self.desk.ends < inf:
+            self._alarms.at(self.desk.ends, self._run_out)
 
     def _end(self) -> None:
-        self._finished = self._plan.clock.now()
-        if self._feed.error is not None and self._failure is None:
-            self._failure = self._feed.error
-        self._emit(RunFinished(self._plan.name, self.report(())))
-        self._wake_readers()
+        self.desk.close(self._feed.rest(), self._feed.error, self._plan.clock.now())
+        self._lobby.tell_all()
 
     async def _work(self) -> None:
-        while batch := await self._take():
-            if self._plan.whole_batches:
-                await self._call_batch(batch)
-            else:
-                await self._call_item(batch[0])
-            self._under_way -= len(batch)
-            if self._plan.pause is not None:
-                await self._turn_batch(self._plan.pause)
+        caller = self.desk.caller()
+        RUNNING.set(caller.tell)
+        with anyio.CancelScope() as scope:
+            self._scopes.append((caller, scope))
+            await self._work_off(caller)
+        self._workers -= 1
+        if self._workers == 0 and self._group is not None:
+            self._group.cancel_scope.cancel()  # the helpers
 
-    async def _take(self) -> list[_Job[T]]:
-        """The next items for one call; none when the input is at its end."""
-        while not (self._has_room() and self._is_turn()):
-            await self._wait_for_room_and_turn()
-        size = self._plan.batch_size if self._plan.whole_batches else 1
-        self._book(size)
-        if self._feed.at_once:
-            items = self._feed.take_now(size)
-        else:
-            started = self._plan.clock.now()
-            items = await self._feed.take(size)
-            self._input_wait += self._plan.clock.now() - started
-        self._book(len(items) - size)
-        if not items:
-            self._release()  # those who are held up find the end, too
-        jobs = [_Job(self._taken + n, item) for n, item in enumerate(items)]
-        self._taken += len(jobs)
-        return jobs
+    async def _work_off(self, caller: Caller) -> None:
+        while True:
+            if self._straight and self.desk.has_room:
+                await self._pull(caller)
+            batch = await self._next()
+            if batch is None:
+                return
+            await self._call(batch, caller)
 
-    def _book(self, items: int) -> None:
-        self._in_batch += items
-        self._under_way += items
+    async def _pull(self, caller: Caller) -> None:
+        """Where nothing but concurrency is asked for: straight from the input to the outbox."""
+        caller.batch = None
+        desk, function, now, lobby = self.desk, self._dispatch.function, self._plan.clock.now, self._lobby
+        intake = desk.intake
+        for item in self._feed.items:
+            caller.index = index = intake.taken
+            intake.taken = index + 1
+            started, error = now(), None
+            try:
+                value = await function(item)
+            except BaseException as raised:
+                value, error = None, self._explained(index, item, raised)
+            seconds = now() - started
+            desk.finish_plainly(Outcome(index, item, value, error, 1, seconds), seconds)
+            if lobby.readers:
+                lobby.tell_readers()
+            if not (self._straight and desk.has_room):
+                return
+        intake.exhausted = True
 
-    def _has_room(self) -> bool:
-        return self._taken - self._delivered < self._window
-
-    def _is_turn(self) -> bool:
-        return self._plan.pause is None or self._in_batch < self._plan.batch_size
-
-    async def _wait_for_room_and_turn(self) -> None:
-        parker = self._plan.clock.parker()
-        self._held_up.append(parker)
-        started, for_room = self._plan.clock.now(), self._is_turn()
-        await parker.park()
-        waited = self._plan.clock.now() - started
-        if for_room:
-            self._output_wait += waited
-        else:
-            self._barrier_wait += waited
-
-    async def _turn_batch(self, pause: float) -> None:
-        """With a barrier: when the last item of a batch is done, pause, and let the next batch begin."""
-        if self._is_turn() or self._under_way:
-            return
-        if not await self._feed.at_end():
-            await self._plan.clock.sleep(pause)
-        self._in_batch = 0
-        self._release()
-
-    def _release(self) -> None:
-        while self._held_up:
-            self._held_up.popleft().unpark()
-
-    async def _call_item(self, job: _Job[T]) -> None:
-        attempt = await self._dispatch.attempt(job.item)
-        self._put(
-            Outcome(job.index, job.item, attempt.value, attempt.error, int(attempt.made), attempt.seconds)
-        )
-
-    async def _call_batch(self, batch: Sequence[_Job[T]]) -> None:
-        """Call for a batch; where it fails, for its halves, until each bad item stands alone."""
-        parts = [batch]
-        while parts:
-            part = parts.pop()
-            attempt = await self._dispatch.attempt([job.item for job in part], len(part))
-            values, error = self._values(attempt, len(part))
-            for job in part:
-                job.attempts += attempt.made
-            if error is None or len(part) == 1:
-                self._put_all(part, values, error, attempt.seconds)
-            else:
-                self._splits += 1
-                self._emit(BatchSplit(self._plan.name, len(part), error))
-                parts.extend(reversed(halves(part)))
-
-    def _values(self, attempt: Attempt[Any], size: int) -> tuple[list[Any], Exception | None]:
-        if attempt.error is not None:
-            return [None] * size, attempt.error
+    def _explained(self, index: int, item: T, raised: BaseException) -> Exception:
         try:
-            return values_in_order(attempt.value, size), None
-        except ValueError as error:
-            return [None] * size, BatchFailed(f"{self._plan.name}: {error}")
+            return self._dispatch.explained(raised)
+        except BaseException:
+            self.desk.cut_off(index, item)
+            raise
 
-    def _put_all(
-        self, part: Sequence[_Job[T]], values: list[Any], error: Exception | None, seconds: float
-    ) -> None:
-        for job, value in zip(part, values, strict=True):
-            its_error = value if isinstance(value, Exception) else error
-            its_value = cast(R | None, None if its_error is not None else value)
-            self._put(Outcome(job.index, job.item, its_value, its_error, job.attempts, seconds))
+    async def _next(self) -> Batch[T] | None:
+        """What is to be called next; waits for it. None when the run is over."""
+        desk, lobby = self.desk, self._lobby
+        while not self._over:
+            now = self._plan.clock.now()
+            if self._feed.at_once and (wanted := desk.wants()):
+                desk.feed(self._feed.take_now(wanted), wanted, now)
+                lobby.stir_helpers()
+            batch = desk.take(now)
+            self._tell()
+            if batch is not None:
+                lobby.stir()
+                return batch
+            if desk.nothing_left and len(lobby.idle) + 1 == self._workers:
+                self._over = True
+            elif self._feed.at_once and desk.wants():  # what was read needs no call
+                await anyio.lowlevel.checkpoint()
+            else:
+                await self._be_idle(now)
+        lobby.tell_all()
+        return None
 
-    def _put(self, outcome: Outcome[T, R]) -> None:
-        if outcome.ok:
-            self._succeeded += 1
-        else:
-            self._failed += 1
-        if self._plan.hooks:
-            self._emit(ItemFinished(self._plan.name, outcome))
-        if self._in_order is None:
-            self._outbox.append(outcome)
-        else:
-            self._outbox.extend(self._in_order.put(outcome.index, outcome))
-        if self._outbox:
-            self._wake_readers()
-
-    async def _read_wait(self) -> None:
+    async def _be_idle(self, now: float) -> None:
+        reason = self.desk.idle_reason()
         parker = self._plan.clock.parker()
-        self._readers.append(parker)
+        until = self.desk.due() if self._lobby.enter(parker) else inf
+        try:
+            await parker.park(until)
+        finally:
+            self._lobby.leave(parker)
+        self.desk.ledger.idled(reason, self._plan.clock.now() - now)
+
+    async def _call(self, batch: Batch[T], caller: Caller) -> None:
+        caller.batch = batch
+        attempt = await self._dispatch.attempt(
+            self.desk.argument(batch),
+            len(batch.jobs),
+            priority=batch.priority,
+            until=batch.deadline,
+            begin=partial(self._begin, batch),
+        )
+        caller.batch = None
+        self.desk.settle(batch, attempt, self._plan.clock.now())
+        self._tell()
+        self._lobby.stir()
+        self._stop_if_failed()
+
+    def _stop_if_failed(self) -> None:
+        if self.desk.has_failed and self._group is not None:
+            self._group.cancel_scope.cancel()
+
+    def _begin(
+        self, batch: Batch[T], function: Callable[[Any], Awaitable[Any]]
+    ) -> Callable[[Any], Awaitable[Any]]:
+        """A call begins, unless the run ends: what is to be awaited."""
+        until = self.desk.begins(batch, self._plan.clock.now())
+        return function if until == inf else partial(self._alarms.within, until, function)
+
+    # Helpers
+
+    async def _read_ahead(self) -> None:
+        """Read an async input, as far as there is room."""
+        desk = self.desk
+        while not desk.intake.exhausted:
+            if desk.wants():
+                desk.feed(await self._feed.next(), 1, self._plan.clock.now())
+                self._lobby.stir()
+            else:
+                await self._wait_in(self._lobby.helpers)
+
+    async def _tend_archive(self) -> None:
+        """Look up what an earlier run left, and keep what is done."""
+        try:
+            while True:
+                await self._look_up()
+                await self._commit()
+                if not self.desk.has_paperwork:
+                    await self._wait_in(self._lobby.helpers)
+        except Exception as error:
+            self.desk.fails(error)
+            self._stop_if_failed()
+
+    async def _look_up(self) -> None:
+        archive, jobs = self.desk.archive, self.desk.take_unknown()
+        if jobs and archive is not None:
+            self.desk.place_known(jobs, await anyio.to_thread.run_sync(archive.find, jobs))
+            self._tell()
+            self._lobby.stir()
+
+    async def _commit(self) -> None:
+        """Keep what is done, and then deliver it."""
+        archive = self.desk.archive
+        while archive is not None and archive.pending:
+            with anyio.CancelScope(shield=True):
+                self.desk.deliver(await anyio.to_thread.run_sync(archive.keep, archive.take()))
+            self._tell()
+            self._lobby.stir()
+
+    async def _open(self) -> None:
+        if self.desk.archive is not None:
+            await anyio.to_thread.run_sync(self.desk.archive.open, self._plan.name)
+
+    async def _close(self) -> None:
+        archive = self.desk.archive
+        if archive is None:
+            return
+        with anyio.CancelScope(shield=True):
+            try:
+                await self._commit()
+            except Exception as error:
+                self.desk.fails(error)
+            await anyio.to_thread.run_sync(archive.close)
+
+    def _tell(self) -> None:
+        if self._lobby.readers and self.desk.outbox.ready:
+            self._lobby.tell_readers()
+
+    async def _wait_in(self, parkers: list[Any]) -> None:
+        parker = self._plan.clock.parker()
+        parkers.append(parker)
         await parker.park()
-
-    def _wake_readers(self) -> None:
-        readers, self._readers = self._readers, []
-        for parker in readers:
-            parker.unpark()
-
-    def _emit(self, event: Event) -> None:
-        emit(self._plan.hooks, event)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Literal, TypeVar, cast
 
 from attrs import field, frozen
 
 from batchkit._core.bottleneck import Bottleneck
+from batchkit.exceptions import NotStarted
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -191,10 +192,12 @@ class Outcome(Generic[T, R]):
     Attributes:
         index: the item's number in the input, from 0.
         item: the item.
-        value: what the function returned; None if it failed.
-        error: why it failed, or None.
-        attempts: calls that the item took part in (more than one where a failed batch was split).
+        value: what the function returned; None if there is none.
+        error: why there is no value, or None; a `NotStarted` if the run ended before the item was called.
+        attempts: calls that the item took part in (more than one where a failed batch was split, or a call
+            made again; none where a cache, or a checkpoint, knew the value).
         seconds: what its last call took.
+        resumed: whether it is from a checkpoint, where an earlier run left it.
     """
 
     index: int
@@ -203,11 +206,19 @@ class Outcome(Generic[T, R]):
     error: Exception | None = None
     attempts: int = 1
     seconds: float = 0.0
+    resumed: bool = False
 
     @property
     def ok(self) -> bool:
         """Whether the item has a value (which may be None)."""
         return self.error is None
+
+    @property
+    def state(self) -> Literal["value", "error", "not started"]:
+        """What became of it, in a word."""
+        if self.error is None:
+            return "value"
+        return "not started" if isinstance(self.error, NotStarted) else "error"
 
 
 @frozen
@@ -226,6 +237,10 @@ class RunReport(Generic[T, R]):
         concurrency: calls at once that were allowed.
         limited_by: what held the run back.
         advice: the same in words, with the number to change.
+        not_started: items that were taken, and not called before the run ended.
+        resumed: items whose outcome was in the checkpoint.
+        cached: items whose value was in the cache.
+        retries: calls that were made again.
     """
 
     name: str
@@ -239,11 +254,15 @@ class RunReport(Generic[T, R]):
     concurrency: int
     limited_by: Bottleneck
     advice: str
+    not_started: int = 0
+    resumed: int = 0
+    cached: int = 0
+    retries: int = 0
 
     @property
     def items(self) -> int:
-        """Items that were taken from the input."""
-        return self.succeeded + self.failed
+        """Items that were taken from the input, or submitted."""
+        return self.succeeded + self.failed + self.not_started
 
 
 AnyOutcome = Outcome[Any, Any]

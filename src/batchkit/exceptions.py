@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, Self
+
 __all__ = [
     "AcquireTimeout",
     "BatchFailed",
@@ -17,7 +20,10 @@ __all__ = [
     "LimiterUnavailable",
     "LoadFailed",
     "NoCurrentCall",
+    "NotStarted",
     "NotStorable",
+    "RunFailed",
+    "StreamClosed",
 ]
 
 
@@ -117,3 +123,35 @@ class FailedEarlier(BatchkitError):
 
 class NoCurrentCall(BatchkitError, LookupError):
     """`current_call()` was asked where no executor runs."""
+
+
+class NotStarted(BatchkitError):
+    """The run ended before this item was called: no call was made, and nothing was paid for it."""
+
+
+class StreamClosed(BatchkitError):
+    """The run is over, or ends: it takes no further items."""
+
+
+class RunFailed(BatchkitError, ExceptionGroup[Exception]):
+    """A run with `on_error="raise"` was stopped by the first item that failed.
+
+    Attributes:
+        exceptions: its error, and those of items that failed while the run was stopped.
+        report: what the run did; its outcomes say what became of each item, also which did not start.
+    """
+
+    report: Any
+
+    def __new__(cls, message: str, errors: Sequence[Exception], report: object = None) -> Self:
+        """A group is made here, since its errors cannot change later."""
+        group = super().__new__(cls, message, errors)
+        group.report = report
+        return group
+
+    def __init__(self, message: str, errors: Sequence[Exception], report: object = None) -> None:
+        super().__init__(message, errors)
+
+    def derive(self, errors: Sequence[Exception]) -> RunFailed:  # type: ignore[override]
+        """A group of some of the errors, with the same report."""
+        return RunFailed(self.message, errors, self.report)

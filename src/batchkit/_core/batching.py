@@ -91,3 +91,8 @@ class InOrder(Generic[T]):
             ready.append(self._early.pop(self._next))
             self._next += 1
         return ready
+
+    def rest(self) -> list[T]:
+        """Take out those whose predecessors never came, in order."""
+        early, self._early = self._early, {}
+        return [early[index] for index in sorted(early)]

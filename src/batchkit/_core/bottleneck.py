@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from attrs import frozen
 
-Bottleneck = Literal["quota", "pace", "barrier", "concurrency", "input", "output", "latency"]
+Bottleneck = Literal["quota", "pace", "barrier", "concurrency", "input", "output", "retries", "latency"]
 _NOTABLE: Final = 0.05  # share of the workers' time that a wait has to reach
 _BUSY: Final = 0.7  # share of the workers' time in calls from which on they were too few
 
@@ -29,6 +29,7 @@ class Spent:
         barrier: waiting for the others of a batch, or in the pause after it.
         input: waiting for the next item.
         output: waiting for the results to be read.
+        retries: waiting for the time to call again, after a failure.
     """
 
     calling: float
@@ -37,11 +38,13 @@ class Spent:
     barrier: float
     input: float
     output: float
+    retries: float = 0.0
 
     @property
     def total(self) -> float:
         """All of it."""
-        return self.calling + self.quota + self.pace + self.barrier + self.input + self.output
+        waits = self.quota + self.pace + self.barrier + self.input + self.output + self.retries
+        return self.calling + waits
 
 
 def bottleneck(spent: Spent, *, calls: int, seconds: float, concurrency: int) -> tuple[Bottleneck, str]:
@@ -61,6 +64,7 @@ def bottleneck(spent: Spent, *, calls: int, seconds: float, concurrency: int) ->
         "barrier": spent.barrier,
         "input": spent.input,
         "output": spent.output,
+        "retries": spent.retries,
     }
     longest = max(waits, key=waits.__getitem__)
     if spent.total and waits[longest] >= _NOTABLE * spent.total:
@@ -87,5 +91,7 @@ def _words(what: Bottleneck, share: float, rate: float, latency: float) -> str:
             return f"workers waited for their batch to be done {part}: use pace= instead of barrier=True"
         case "input":
             return f"workers waited for the next item {part}: the input is slower than the calls ({needed})"
+        case "retries":
+            return f"workers waited to call again after failures {part}: look at the errors, or at retry="
         case _:
             return f"workers waited for the results to be read {part}: read faster, or raise window="

@@ -15,8 +15,6 @@ import pytest
 from batchkit import (
     AdaptiveLimiter,
     BatchedExecutor,
-    BatchFailed,
-    BatchSplit,
     CallCancelled,
     CallFinished,
     ItemFinished,
@@ -25,56 +23,12 @@ from batchkit import (
     RunReport,
     RunStarted,
     TokenBucket,
-    batched,
 )
 from batchkit.controllers import AIMD
 from batchkit.testing import ManualClock, RecordingHook, settle
+from tests.executor.helpers import Work, indexes, trickle
 
 pytestmark = pytest.mark.anyio
-
-
-class Work:
-    """An item takes its own number of seconds; item 13 fails."""
-
-    def __init__(self, clock: ManualClock) -> None:
-        self.clock = clock
-        self.starts: list[tuple[float, int]] = []
-        self.now_running = 0
-        self.most_running = 0
-
-    async def one(self, item: int) -> int:
-        self.starts.append((self.clock.now(), item))
-        self.now_running += 1
-        self.most_running = max(self.most_running, self.now_running)
-        try:
-            await self.clock.sleep(item)
-        finally:
-            self.now_running -= 1
-        if item == 13:
-            raise ValueError("thirteen")
-        return item * 2
-
-    async def many(self, items: list[int]) -> list[int]:
-        self.starts.append((self.clock.now(), len(items)))
-        await self.clock.sleep(1)
-        if 13 in items:
-            raise ValueError("thirteen")
-        return [item * 2 for item in items]
-
-
-@pytest.fixture
-def work(clock: ManualClock) -> Work:
-    return Work(clock)
-
-
-async def trickle(clock: ManualClock, items: range, every: float) -> AsyncIterator[int]:
-    for item in items:
-        await clock.sleep(every)
-        yield item
-
-
-def indexes(report: RunReport[Any, Any]) -> list[int]:
-    return [outcome.index for outcome in report.outcomes]
 
 
 async def test_every_item_gets_its_outcome(work: Work, clock: ManualClock) -> None:
@@ -187,52 +141,6 @@ async def test_a_slow_input_is_named(work: Work, clock: ManualClock) -> None:
     executor = BatchedExecutor(work.one, concurrency=2, clock=clock)
     report = await clock.run(executor.run(trickle(clock, range(1, 4), every=10)))
     assert (report.limited_by, report.succeeded) == ("input", 3)
-
-
-class TestBatches:
-    async def test_many_items_become_few_calls(self, work: Work, clock: ManualClock) -> None:
-        executor = BatchedExecutor.of_batches(work.many, batch_size=10, concurrency=2, clock=clock)
-        report = await clock.run(executor.run(range(20, 45), ordered=True))
-        assert [size for _, size in work.starts] == [10, 10, 5]
-        assert [outcome.value for outcome in report.outcomes] == [item * 2 for item in range(20, 45)]
-        assert report.seconds == 2
-
-    async def test_a_failed_batch_is_split_until_the_bad_item_stands_alone(
-        self, work: Work, clock: ManualClock, hook: RecordingHook
-    ) -> None:
-        executor = BatchedExecutor.of_batches(work.many, batch_size=10, hooks=[hook], clock=clock)
-        report = await clock.run(executor.run(range(10, 20), ordered=True))
-        assert [outcome.item for outcome in report.outcomes if not outcome.ok] == [13]
-        assert report.calls <= 1 + 2 * 4
-        assert report.splits == len(hook.of(BatchSplit)) == (report.calls - 1) // 2
-        assert report.outcomes[3].attempts > 2
-
-    async def test_an_answer_of_the_wrong_length_is_a_failed_batch(self, clock: ManualClock) -> None:
-        async def drop_thirteen(items: list[int]) -> list[int]:
-            return [item for item in items if item != 13]
-
-        executor = BatchedExecutor.of_batches(drop_thirteen, clock=clock)
-        report = await clock.run(executor.run(range(10, 20), ordered=True))
-        assert [outcome.item for outcome in report.outcomes if not outcome.ok] == [13]
-        assert isinstance(report.outcomes[3].error, BatchFailed)
-
-    async def test_an_exception_as_a_value_is_the_error_of_that_item(self, clock: ManualClock) -> None:
-        async def halve(items: list[int]) -> list[int | Exception]:
-            return [item // 2 if item % 2 == 0 else ValueError("odd") for item in items]
-
-        executor = BatchedExecutor[int, int].of_batches(halve, clock=clock)
-        report = await clock.run(executor.run([4, 5], ordered=True))
-        assert [(outcome.value, outcome.ok) for outcome in report.outcomes] == [(2, True), (None, False)]
-        assert report.calls == 1
-
-    async def test_batched_makes_an_executor_of_a_function(self, clock: ManualClock) -> None:
-        @batched(batch_size=2, clock=clock)
-        async def double(items: list[int]) -> list[int]:
-            return [item * 2 for item in items]
-
-        report = await clock.run(double.run([1, 2, 3]))
-        assert (report.name, report.calls, report.succeeded) == ("double", 2, 3)
-        assert repr(double) == "BatchedExecutor(name='double', concurrency=10)"
 
 
 class TestMap:
@@ -361,7 +269,7 @@ class TestMap:
         assert work.most_running == 3
 
     async def test_an_async_input(self, work: Work, clock: ManualClock) -> None:
-        executor = BatchedExecutor.of_batches(work.many, batch_size=2, clock=clock)
+        executor = BatchedExecutor.of_batches(work.many, batch_size=2, max_wait=None, clock=clock)
         report = await clock.run(executor.run(trickle(clock, range(5), every=1), ordered=True))
         assert [size for _, size in work.starts] == [2, 2, 1]
         assert indexes(report) == [0, 1, 2, 3, 4]
@@ -440,9 +348,10 @@ class TestErrors:
         with pytest.raises(ValueError, match="a window is a whole number"):
             BatchedExecutor(work.one).map([1], window=0)
 
-    def test_a_function_that_is_not_async(self) -> None:
-        with pytest.raises(TypeError, match="no async function"):
-            BatchedExecutor(len)  # type: ignore[arg-type]  # the wrong type is the point
+    @pytest.mark.parametrize("wrong", [3, lambda item: (yield item)])
+    def test_what_is_no_function_to_be_called(self, wrong: Any) -> None:
+        with pytest.raises(TypeError, match=r"no function|is a generator"):
+            BatchedExecutor(wrong)
 
     async def test_async_functions_of_other_kinds(self, work: Work, clock: ManualClock) -> None:
         class Callable:

@@ -1,0 +1,82 @@
+"""What the tests of the executor share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+from batchkit import RunReport
+from batchkit.testing import ManualClock
+
+
+class Work:
+    """An item takes its own number of seconds; item 13 fails."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self.clock = clock
+        self.starts: list[tuple[float, int]] = []
+        self.now_running = 0
+        self.most_running = 0
+
+    async def one(self, item: int) -> int:
+        self.starts.append((self.clock.now(), item))
+        self.now_running += 1
+        self.most_running = max(self.most_running, self.now_running)
+        try:
+            await self.clock.sleep(item)
+        finally:
+            self.now_running -= 1
+        if item == 13:
+            raise ValueError("thirteen")
+        return item * 2
+
+    async def many(self, items: list[int]) -> list[int]:
+        self.starts.append((self.clock.now(), len(items)))
+        await self.clock.sleep(1)
+        if 13 in items:
+            raise ValueError("thirteen")
+        return [item * 2 for item in items]
+
+
+async def trickle(clock: ManualClock, items: Iterable[int], every: float) -> AsyncIterator[int]:
+    for item in items:
+        await clock.sleep(every)
+        yield item
+
+
+def indexes(report: RunReport[Any, Any]) -> list[int]:
+    return [outcome.index for outcome in report.outcomes]
+
+
+class TooFast(Exception):
+    """What a client raises for a 429."""
+
+    status_code = 429
+
+
+class Down(Exception):
+    """What a client raises for a 503."""
+
+    status_code = 503
+
+
+class Calls:
+    """A batch function that remembers its calls, each of which takes a second; the items in `bad` fail it."""
+
+    def __init__(self, clock: ManualClock, bad: Iterable[Any] = ()) -> None:
+        self.clock = clock
+        self.bad = set(bad)
+        self.made: list[list[Any]] = []
+        self.times: list[float] = []
+
+    async def __call__(self, items: list[Any]) -> list[Any]:
+        self.made.append([*items])
+        self.times.append(self.clock.now())
+        await self.clock.sleep(1)
+        if self.bad.intersection(items):
+            raise ValueError("bad")
+        return items
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(items) for items in self.made]
