@@ -478,6 +478,46 @@ def test_a_thread_whose_event_loop_ended_under_its_load_is_told() -> None:
     assert nothing_is_left(lookup)
 
 
+@pytest.mark.parametrize("gathers", [False, True])
+def test_a_thread_whose_event_loop_stands_still_is_told(gathers: bool) -> None:
+    """It was stopped, and nobody cancelled its tasks: whether or not the key was asked for by then."""
+    calls: list[list[str]] = []
+
+    async def load_many(keys: list[str]) -> list[str]:
+        calls.append(keys)
+        await anyio.sleep(3600)
+        return keys
+
+    lookup: Batcher[str, str] = Batcher(load_many, max_in_flight=1)
+    loop = asyncio.new_event_loop()
+    stop = threading.Event()
+
+    async def main() -> asyncio.Task[str]:
+        task = asyncio.ensure_future(lookup.load("a"))
+        await happened(stop)
+        return task
+
+    def load() -> None:
+        with pytest.raises(RuntimeError, match="no event loop"):
+            lookup.load_sync("b" if gathers else "a")
+
+    tasks: list[asyncio.Task[str]] = []
+    with threads(lambda: tasks.append(loop.run_until_complete(main()))):
+        eventually(lambda: len(calls) == 1)
+        with threads(load):
+            loads = lookup._loading._keys._loads
+            eventually(lambda: ("b" in loads) if gathers else loads["a"].callers == 2)
+            stop.set()
+    tasks[0].cancel()
+    loop.run_until_complete(asyncio.wait(tasks))
+    loop.run_until_complete(loop.shutdown_default_executor())
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+        loop.run_until_complete(asyncio.wait([task]))
+    loop.close()
+    assert nothing_is_left(lookup)
+
+
 def test_a_loader_of_one_event_loop_waits_for_itself_by_way_of_another() -> None:
     """Two batchers, each of which needs the other: in a circle through two event loops and a thread."""
 

@@ -149,9 +149,11 @@ def test_keys_that_nobody_wants_are_not_taken() -> None:
 
 def test_keys_that_left_are_forgotten_in_the_end() -> None:
     batch = busy(calls=2)
+    stays = came(batch, 0.0)
     for number in range(10_000):
         batch.discard(came(batch, number, number, number % 7))
     assert sum(map(len, batch._lanes.values())) < 100
+    assert batch.all_waiting() == [stays]
 
 
 steps = st.lists(

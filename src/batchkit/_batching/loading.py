@@ -153,6 +153,8 @@ class Loading(Generic[K]):
                 for call in calls:
                     if call.domain is not None and not runs(call.domain):
                         self._end(call)
+                if not any(map(runs, self._loops)):
+                    self._lose([load])
 
     def leave(self, loads: Iterable[Load[K]]) -> None:
         """Somebody does not want these any more."""
@@ -251,7 +253,7 @@ class Loading(Generic[K]):
             self._hand_on(None)
 
     def _have_a_loop_gather(self, loads: list[Load[K]]) -> None:
-        if not any(self._begin(loop) for loop in reversed([*self._loops])):
+        if not any(runs(loop) and self._begin(loop) for loop in reversed([*self._loops])):
             self.leave(loads)
             raise RuntimeError(
                 f"{self._rules.name}: the loader is async, and no event loop that uses this batcher is there "
@@ -357,9 +359,13 @@ class Loading(Generic[K]):
             places.pop(here, None)
         begun = [place for place in places if self._begin(place)]
         if not begun and not (struck and self._begin(here)):
-            with self._keys.lock:
-                lost = self._keys.lose(self._gathering.all_waiting())
-            ring([waiting for load in lost for waiting in load.waiters])
+            self._lose()
+
+    def _lose(self, loads: Iterable[Load[K]] | None = None) -> None:
+        """Nobody brings these, or any that wait: whoever wants them asks again."""
+        with self._keys.lock:
+            lost = self._keys.lose(self._gathering.all_waiting() if loads is None else loads)
+        ring([waiting for load in lost for waiting in load.waiters])
 
     def _begin(self, place: Hashable) -> bool:
         """Have an event loop, or a thread, see to the keys that wait; false if nobody is there."""
