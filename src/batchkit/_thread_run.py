@@ -90,7 +90,9 @@ class ThreadRun(Generic[T, R]):
 
     def read_all(self) -> list[Outcome[T, R]]:
         """All outcomes, when the run is over."""
-        self.desk.intake.window = inf
+        with self._lock:
+            self.desk.intake.window = inf
+            self._lobby.stir()  # it may have started with a window
         self.start()
         while not self._is_over():
             self._wait_in(self._lobby.last)

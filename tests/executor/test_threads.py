@@ -375,3 +375,17 @@ class TestWithoutALoop:
             return report.succeeded
 
         assert asyncio.run(main()) == 5
+
+
+def test_a_stream_that_was_held_up_by_its_window_is_collected_to_its_end() -> None:
+    for _ in range(20):
+        called = threading.Semaphore(0)
+
+        def ask(item: int, called: threading.Semaphore = called) -> int:
+            called.release()
+            return item
+
+        with BatchedExecutor(ask, concurrency=2).map_sync(range(40), window=2) as outcomes:
+            for _ in range(2):
+                assert called.acquire(timeout=30)
+            assert outcomes.collect().succeeded == 40
