@@ -14,6 +14,7 @@ from batchkit._events import (
     CallFinished,
     CallStarted,
     CircuitChanged,
+    DecodeFailed,
     Event,
     Hook,
     ItemFinished,
@@ -47,6 +48,7 @@ from batchkit._values import (
     LimiterStatistics,
     Outcome,
     RunReport,
+    TierStatistics,
 )
 from batchkit.breaker import CircuitBreaker
 from batchkit.checkpoints import SQLiteCheckpoint
@@ -58,6 +60,7 @@ from batchkit.exceptions import (
     CheckpointError,
     CheckpointLocked,
     CircuitOpen,
+    CodecFailed,
     CostExceedsBurst,
     FailedEarlier,
     InvalidCost,
@@ -69,12 +72,14 @@ from batchkit.exceptions import (
     NotStorable,
     RunFailed,
     StreamClosed,
+    TierUnavailable,
 )
 from batchkit.retries import Retry
 
 if TYPE_CHECKING:
     from batchkit._redis.concurrency import RedisConcurrencyLimiter as RedisConcurrencyLimiter
     from batchkit._redis.limiter import RedisDistributedLimiter as RedisDistributedLimiter
+    from batchkit._redis.tier import RedisTier as RedisTier
 
 __all__ = [
     "AcquireTimeout",
@@ -96,10 +101,12 @@ __all__ = [
     "CircuitBreaker",
     "CircuitChanged",
     "CircuitOpen",
+    "CodecFailed",
     "ConcurrencyLimiter",
     "ConcurrencyStatistics",
     "CostExceedsBurst",
     "Decision",
+    "DecodeFailed",
     "Entry",
     "Event",
     "FailedEarlier",
@@ -125,6 +132,7 @@ __all__ = [
     "Reconnected",
     "RedisConcurrencyLimiter",
     "RedisDistributedLimiter",
+    "RedisTier",
     "Reservation",
     "Retry",
     "RunFailed",
@@ -136,6 +144,8 @@ __all__ = [
     "SyncOutcomeStream",
     "TTLCache",
     "Throttled",
+    "TierStatistics",
+    "TierUnavailable",
     "TokenBucket",
     "Unavailable",
     "Waited",
@@ -157,4 +167,8 @@ def __getattr__(name: str) -> object:
         from batchkit._redis.concurrency import RedisConcurrencyLimiter
 
         return RedisConcurrencyLimiter
+    if name == "RedisTier":
+        from batchkit._redis.tier import RedisTier
+
+        return RedisTier
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -88,7 +88,7 @@ class Paused(Event):
 
 @frozen
 class Unavailable(Event):
-    """A limiter cannot ask Redis, and goes on without it as it was told to.
+    """A limiter or a tier cannot ask Redis, and goes on without it as it was told to.
 
     Attributes:
         policy: how: "raise", "deny", "allow" or "local".
@@ -101,11 +101,11 @@ class Unavailable(Event):
 
 @frozen
 class Reconnected(Event):
-    """A limiter can ask Redis again.
+    """A limiter or a tier can ask Redis again.
 
     Attributes:
         seconds: how long it could not.
-        granted: permits that it let go meanwhile on its own.
+        granted: permits that it let go meanwhile on its own; keys that a tier had loaded.
     """
 
     seconds: float
@@ -125,6 +125,19 @@ class CircuitChanged(Event):
     state: str
     state_before: str
     reason: str = ""
+
+
+@frozen
+class DecodeFailed(Event):
+    """What lies in a tier under a key cannot be read; it counts as not there.
+
+    Attributes:
+        key: which.
+        error: why.
+    """
+
+    key: Hashable
+    error: Exception
 
 
 @frozen

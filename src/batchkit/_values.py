@@ -186,6 +186,33 @@ class CacheStatistics:
 
 
 @frozen
+class TierStatistics:
+    """What a process did so far with a tier.
+
+    Attributes:
+        hits: look-ups that it answered.
+        misses: look-ups that it did not.
+        kept: values that were stored there.
+        dropped: values that were not, since they were dropped while they were loaded.
+        alone: keys that were loaded without asking whether another process does so, since Redis was away.
+        undecodable: values there that could not be read.
+        rules: tags and prefixes that were dropped, as far as they are remembered.
+        listening: how it hears of what other processes change: "tracking", "pubsub", or "" for not at all.
+        unavailable: whether Redis cannot be asked just now.
+    """
+
+    hits: int
+    misses: int
+    kept: int
+    dropped: int
+    alone: int
+    undecodable: int
+    rules: int
+    listening: str
+    unavailable: bool
+
+
+@frozen
 class Outcome(Generic[T, R]):
     """What became of one item.
 

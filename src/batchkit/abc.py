@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from attrs import frozen
 
@@ -35,6 +35,8 @@ __all__ = [
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+Prefix: TypeAlias = str | tuple[Hashable, ...]
 
 
 class Clock(Protocol):
@@ -224,12 +226,15 @@ class TierValue:
         ttl: seconds for which it holds from now on: a cache before the tier keeps it no longer.
         negative: whether it says that the key has no value.
         tags: by which it can be dropped.
+        stale: seconds beyond for which a cache before the tier may use it while it is loaded anew; so long
+            the cache is not told that its time is over.
     """
 
     value: Any
     ttl: float
     negative: bool = False
-    tags: tuple[str, ...] = ()
+    tags: tuple[Hashable, ...] = ()
+    stale: float = 0.0
 
 
 @frozen
@@ -241,35 +246,40 @@ class Invalidation:
     Attributes:
         keys: these.
         tags: whatever has one of these.
-        prefixes: whatever is a text that starts with one of these.
+        prefixes: whatever is a text, or a tuple, that starts with one of these.
         everything: all there is, since it is not known what was missed.
     """
 
     keys: tuple[Hashable, ...] = ()
-    tags: tuple[str, ...] = ()
-    prefixes: tuple[str, ...] = ()
+    tags: tuple[Hashable, ...] = ()
+    prefixes: tuple[Prefix, ...] = ()
     everything: bool = False
 
 
 class Claim(Protocol[K]):
     """Who loads what is missing: of all processes that claim a key at the same time one gets it.
 
-    The usual way is: load what is `mine`, `keep` it, and `release` whatever happened. Then, if there are
-    `others`, `wait`, and claim these anew.
-
-    Attributes:
-        found: what is there meanwhile.
-        mine: the keys that this process is to load now. It has them until it keeps or releases them, or
-            dies.
-        others: the keys that another process is loading.
+    The usual way is: load what is `mine`, and `keep` it; then, if there are `others`, `wait`, and claim these
+    anew; and `release` whatever happened.
     """
 
-    found: Mapping[K, TierValue]
-    mine: Sequence[K]
-    others: Sequence[K]
+    @property
+    def found(self) -> Mapping[K, TierValue]:
+        """What is there meanwhile."""
+        ...
+
+    @property
+    def mine(self) -> Sequence[K]:
+        """The keys that this process is to load now. It has them until it keeps or releases them, or dies."""
+        ...
+
+    @property
+    def others(self) -> Sequence[K]:
+        """The keys that another process is loading."""
+        ...
 
     async def keep(self, values: Mapping[K, TierValue]) -> set[K]:
-        """Keep values of keys that are `mine`, for all processes, and give up the claim to those.
+        """Keep values of keys that are `mine`, for all processes, and give up the claim to all of them.
 
         Returns:
             Those that somebody dropped while they were loaded. They are not kept, and should be kept
@@ -282,8 +292,8 @@ class Claim(Protocol[K]):
         ...
 
     def release(self) -> None:
-        """Give up the claim to all keys that were not kept, so that others may load them. Neither waits nor
-        raises; may be called again.
+        """Give up the claim, so that others may load the keys that were not kept. Neither waits nor raises;
+        may be called again.
         """
         ...
 
@@ -326,21 +336,21 @@ class Tier(Protocol[K]):
         """The blocking twin of `delete`."""
         ...
 
-    async def delete_tag(self, tag: str) -> None:
+    async def delete_tag(self, tag: Hashable) -> None:
         """Drop all values that have this tag."""
         ...
 
-    def delete_tag_sync(self, tag: str) -> None:
+    def delete_tag_sync(self, tag: Hashable) -> None:
         """The blocking twin of `delete_tag`."""
         ...
 
-    async def delete_prefix(self, prefix: str) -> None:
-        """Drop the values of all keys that are texts and start with this one; of all keys whatever if it is
-        empty.
+    async def delete_prefix(self, prefix: Prefix) -> None:
+        """Drop the values of all keys that are texts, or tuples, and start with this one; of all keys
+        whatever if it is an empty text.
         """
         ...
 
-    def delete_prefix_sync(self, prefix: str) -> None:
+    def delete_prefix_sync(self, prefix: Prefix) -> None:
         """The blocking twin of `delete_prefix`."""
         ...
 
@@ -359,9 +369,10 @@ class Tier(Protocol[K]):
         ...
 
     def on_invalidate(self, callback: Callable[[Invalidation], object]) -> None:
-        """Have a callback told what must be kept no longer. It is called from a thread of the tier, soon
-        after the change, and once with `everything` whenever changes may have been missed, such as when a
-        connection was lost and when it is there again.
+        """Have a callback told what must be kept no longer, soon after each change; with `everything`
+        whenever changes may have been missed, such as when a connection was lost and when it is there again.
+        It may be told of what this process itself dropped. It is called by a thread of the tier, or by
+        whoever asks it something just then, and should be quick.
         """
         ...
 

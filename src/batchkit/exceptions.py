@@ -13,6 +13,7 @@ __all__ = [
     "CheckpointError",
     "CheckpointLocked",
     "CircuitOpen",
+    "CodecFailed",
     "CostExceedsBurst",
     "FailedEarlier",
     "InvalidCost",
@@ -24,6 +25,7 @@ __all__ = [
     "NotStorable",
     "RunFailed",
     "StreamClosed",
+    "TierUnavailable",
 ]
 
 
@@ -155,3 +157,13 @@ class RunFailed(BatchkitError, ExceptionGroup[Exception]):
     def derive(self, errors: Sequence[Exception]) -> RunFailed:  # type: ignore[override]
         """A group of some of the errors, with the same report."""
         return RunFailed(self.message, errors, self.report)
+
+
+class CodecFailed(BatchkitError, ValueError):
+    """A codec cannot tell a value as bytes; the message names the key, and the cause says why."""
+
+
+class TierUnavailable(BatchkitError, ConnectionError):
+    """Redis cannot be asked for what is cached there, and the tier was told to raise then. The cause says
+    why.
+    """

@@ -24,7 +24,7 @@ from batchkit._forks import FORKS
 from batchkit._parking import SyncParker
 from batchkit._redis.asking import AnyGate
 from batchkit._redis.errand import Errand, errands_of
-from batchkit._redis.link import APART, ERRORS, Link, link_to
+from batchkit._redis.link import APART, ERRORS, Link, bare, link_to
 from batchkit._redis.watch import Watches
 from batchkit.abc import Clock
 
@@ -357,7 +357,7 @@ class Courier:
         """Redis is not there: all who wait for it are told."""
         self._failures += 1
         wait = min(_FIRST_RETRY * 2**self._failures, _LONGEST_RETRY)
-        self._down = _bare(error)
+        self._down = bare(error)
         self._down_until = self._clock.now() + wait * random.uniform(0.75, 1.0)
         for gate in gates:
             self._lose(gate, error)
@@ -373,15 +373,3 @@ class Courier:
 
 def _gates(asked: list[Errand]) -> list[AnyGate]:
     return [gate for errand in asked for gate in errand.gates]
-
-
-def _bare(error: Exception) -> Exception:
-    """An error without tracebacks: their frames hold gates, so that one that nobody uses would not go while
-    Redis is away.
-    """
-    links: list[BaseException | None] = [error]
-    while links:
-        if (link := links.pop()) is not None and link.__traceback__ is not None:
-            link.__traceback__ = None
-            links += link.__cause__, link.__context__
-    return error

@@ -7,7 +7,8 @@ again. The courier asks again where it has to, under the same number, and is ans
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
 from inspect import signature
 from ssl import SSLSocket
 from typing import Any, Final, Protocol, TypeAlias, cast
@@ -28,22 +29,25 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from batchkit._clock import MONOTONIC
+from batchkit._redis.resp import Feed
 from batchkit._redis.scripts import Script
 
 Keys: TypeAlias = tuple[str, ...]
 Word: TypeAlias = str | bytes
-Command: TypeAlias = tuple[Script, Keys, tuple[Word, ...]]
+Command: TypeAlias = tuple[Script | str, Keys, tuple[Word, ...]]  # or the name of a command of Redis
 Reply: TypeAlias = bytes | list[bytes] | Exception
 
 ERRORS: Final = (RedisError, RedisClusterException, OSError)  # the second one is none of the first
+AWAY: Final = (redis.ConnectionError, redis.TimeoutError, RedisClusterException, OSError)  # nobody answers
 APART: Final = TryAgainError  # the keys of one command are on their way to another node, and some are there
 _HEADS: Final = 1024
 _AT_ONCE: Final = 1 << 16  # bytes
+_MOST_BEFORE: Final = 1 << 10  # times that other things come before an answer
 _AROUND: Final = 3  # times that a cluster may send us on
 
 
 class Link(Protocol):
-    """Runs scripts.
+    """Runs scripts, and commands of Redis.
 
     Attributes:
         address: the same for all links that go to the same Redis, as far as can be told.
@@ -79,6 +83,14 @@ class Link(Protocol):
         Raises:
             one of `ERRORS`: nobody answers.
         """
+        ...
+
+    def place(self, key: str) -> str:
+        """Which server has a key."""
+        ...
+
+    def places(self) -> Mapping[str, Any]:
+        """The servers that are there, and for each a pool of its connections."""
         ...
 
     def close(self) -> None:
@@ -118,7 +130,7 @@ class Wire:
         self._connection: Any = None
         self._replies: Replies | None = None
         self._sent = False
-        self._heads: dict[tuple[Script, Keys], bytes] = {}  # of commands
+        self._heads: dict[tuple[Script | str, Keys], bytes] = {}  # of commands
 
     @property
     def ready(self) -> bool:
@@ -171,6 +183,14 @@ class Wire:
             self.close()
             raise
 
+    def place(self, key: str) -> str:
+        """Which server has a key: there is one."""
+        return ""
+
+    def places(self) -> Mapping[str, Any]:
+        """The one server."""
+        return {"": self._pool}
+
     def close(self) -> None:
         """Hang up."""
         connection, self._connection, self._sent = self._connection, None, False
@@ -205,34 +225,21 @@ class Wire:
             return
         replies = self._connected(timeout)
         for script in {commands[index][0] for index in unknown}:
-            self._send([("SCRIPT", "LOAD", script.text)])
+            self._send([("SCRIPT", "LOAD", cast(Script, script).text)])
             loaded = replies.next()
             if isinstance(loaded, Exception):
                 for index in unknown:
                     read[index] = loaded
                 return
-        again = self._exchange([commands[index] for index in unknown], timeout, asking=asking)
-        for index, reply in zip(unknown, again, strict=True):
-            read[index] = reply
+        first = unknown[0]  # what comes after it may depend on it; to ask that again changes nothing
+        read[first:] = self._exchange(commands[first:], timeout, asking=asking)
 
     def _connected(self, timeout: float) -> Replies:
         """The replies of the connection, which is made if there is none."""
         connection, replies = self._connection, self._replies
         if connection is None or replies is None:
             self._sent = False
-            pool = self._pool
-            settings = {
-                **{key: pool.connection_kwargs[key] for key in pool.connection_kwargs if "maint_" not in key},
-                "retry": Retry(NoBackoff(), 0),
-                "protocol": 2,
-                "decode_responses": False,
-                "health_check_interval": 0,
-                "socket_timeout": timeout,
-                "socket_connect_timeout": timeout,
-            }
-            connection = pool.connection_class(**settings)
-            connection.connect()
-            self._connection = connection
+            self._connection = connection = _connected(self._pool, timeout, 2)
             replies = self._replies = Replies(connection._sock, connection._parser.parse_error)
         self._limit(connection, timeout)
         return replies
@@ -246,19 +253,41 @@ class Wire:
         script, keys, words = command
         known = self._heads.get((script, keys))
         if known is None:
-            known = b"".join(map(_word, ("EVALSHA", script.sha, str(len(keys)), *keys)))
+            known = b"".join(map(_word, (*_start(script, len(keys)), *keys)))
             if len(self._heads) < _HEADS:
                 self._heads[script, keys] = known
-        return b"*%d\r\n%b%b" % (3 + len(keys) + len(words), known, b"".join([_word(word) for word in words]))
+        count = (1 if isinstance(script, str) else 3) + len(keys) + len(words)
+        return b"*%d\r\n%b%b" % (count, known, b"".join([_word(word) for word in words]))
 
     def _send(self, commands: Sequence[Sequence[Word]]) -> None:
         connection = self._connection
         connection.send_packed_command(connection.pack_commands(commands), check_health=False)
 
 
+def _connected(pool: Any, timeout: float, protocol: int) -> Any:
+    """A new connection of the kind that a pool makes."""
+    settings = {
+        **{key: pool.connection_kwargs[key] for key in pool.connection_kwargs if "maint_" not in key},
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": protocol,
+        "decode_responses": False,
+        "health_check_interval": 0,
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+    }
+    connection = pool.connection_class(**settings)
+    connection.connect()
+    return connection
+
+
+def _start(script: Script | str, keys: int) -> tuple[str, ...]:
+    """What comes before the keys of a command."""
+    return (script,) if isinstance(script, str) else ("EVALSHA", script.sha, str(keys))
+
+
 class Replies:
-    """What a server says on a connection, one reply after the other: texts, errors, and lists of those, which
-    is what scripts answer, in RESP2. redis-py takes longer to read a text than Redis to answer.
+    """What a server says on a connection, one reply after the other: texts, numbers, errors, and lists of
+    those, in RESP2. redis-py takes longer to read a text than Redis to answer.
 
     Args:
         sock: the connection's.
@@ -291,7 +320,7 @@ class Replies:
             ):  # nobody is there for now: it is loading its data, say
                 raise error
             return error
-        return said
+        return int(said) if kind == b":" else said
 
     def _line(self) -> bytes:
         rest = self._rest or self._more()
@@ -304,10 +333,19 @@ class Replies:
         if size < 0:
             return None
         rest = self._rest
-        while len(rest) < size + 2:
-            rest += self._more()
+        if len(rest) < size + 2:
+            rest = self._all(rest, size + 2)
         self._rest = rest[size + 2 :]
         return rest[:size]
+
+    def _all(self, rest: bytes, size: int) -> bytes:
+        """At least so much, put together once: a value may be large."""
+        parts = [rest]
+        missing = size - len(rest)
+        while missing > 0:
+            parts.append(self._more())
+            missing -= len(parts[-1])
+        return b"".join(parts)
 
     def _more(self) -> bytes:
         more: bytes = self._sock.recv(_AT_ONCE)
@@ -326,6 +364,80 @@ def _is_read_only(reply: Reply) -> bool:
 def _word(word: Word) -> bytes:
     text = word if isinstance(word, bytes) else word.encode()
     return b"$%d\r\n%b\r\n" % (len(text), text)
+
+
+class Line:
+    """A connection on which the server tells of changes on its own.
+
+    Args:
+        pool: of whose kind it is.
+        timeout: seconds within which the server has to answer.
+
+    Attributes:
+        newest: whether both speak RESP3, without which there is no client tracking on one connection.
+
+    Raises:
+        one of `ERRORS`: nobody is there, or lets us in.
+    """
+
+    def __init__(self, pool: Any, timeout: float) -> None:
+        self.newest = True
+        try:
+            self._connection = _connected(pool, timeout, 3)
+        except redis.ConnectionError:
+            raise
+        except RedisError:  # it does not know RESP3, or we have no right to ask for it
+            self.newest = False
+            self._connection = _connected(pool, timeout, 2)
+        self._feed = Feed()
+        self._heard: list[Any] = []
+        self.socket: Any = self._connection._sock
+
+    def ask(self, *words: Word) -> Any:
+        """Send a command, and return its answer; other things that come before or after it are kept for
+        `hear`.
+        """
+        self.say(*words)
+        for _ in range(_MOST_BEFORE):
+            said = self._feed.feed(self._receive())
+            answers = [item for item in said if not _is_news(item)]
+            self._heard += [item for item in said if _is_news(item)]
+            if answers:
+                return answers[0]
+        raise redis.ConnectionError("no answer")
+
+    def say(self, *words: Word) -> None:
+        """Send a command."""
+        self.socket.sendall(b"*%d\r\n%b" % (len(words), b"".join(map(_word, words))))
+
+    def hear(self) -> list[Any]:
+        """What the server says; waits for it, unless something is there already.
+
+        Raises:
+            one of `ERRORS`: the connection is lost.
+        """
+        heard, self._heard = self._heard, []
+        return heard or self._feed.feed(self._receive())
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something was received that `hear` did not give yet, so that the socket does not tell."""
+        sock = self.socket
+        return bool(self._heard) or (isinstance(sock, SSLSocket) and sock.pending() > 0)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._connection.disconnect()
+
+    def _receive(self) -> bytes:
+        data: bytes = self.socket.recv(_AT_ONCE)
+        if not data:
+            raise redis.ConnectionError("the server hung up")
+        return data
+
+
+def _is_news(said: Any) -> bool:
+    return isinstance(said, list) and said[:1] in ([b"invalidate"], [b"message"])
 
 
 class Nodes:
@@ -354,6 +466,33 @@ class Nodes:
         by_node: dict[str, list[int]] = {}
         for index, (_, keys, _) in enumerate(commands):
             by_node.setdefault(self._node_of(keys[0]).name, []).append(index)
+        try:
+            self._send_ahead(by_node, commands, timeout)
+            replies = self._gather(by_node, commands, timeout)
+        except BaseException:  # answers may be on their way that nobody waits for
+            self.close()
+            raise
+        for index, answer in enumerate(replies):
+            try:
+                replies[index] = self._follow(commands[index], answer, timeout)
+            except ERRORS as error:
+                replies[index] = error
+        return replies
+
+    def _send_ahead(
+        self, by_node: Mapping[str, list[int]], commands: Sequence[Command], timeout: float
+    ) -> None:
+        """Have several nodes work at the same time, as far as there are connections."""
+        if len(by_node) == 1:
+            return
+        for name, indexes in by_node.items():
+            if (wire := self._wires.get(name)) is not None and wire.ready:
+                with suppress(*ERRORS):  # the exchange that follows will see
+                    wire.send([commands[index] for index in indexes], timeout)
+
+    def _gather(
+        self, by_node: Mapping[str, list[int]], commands: Sequence[Command], timeout: float
+    ) -> list[Reply]:
         replies: list[Reply] = [b""] * len(commands)
         for name, indexes in by_node.items():
             try:
@@ -362,11 +501,20 @@ class Nodes:
                 self._look_again(name)
                 answers = [error] * len(indexes)
             for index, answer in zip(indexes, answers, strict=True):
-                try:
-                    replies[index] = self._follow(commands[index], answer, timeout)
-                except ERRORS as error:
-                    replies[index] = error
+                replies[index] = answer
         return replies
+
+    def place(self, key: str) -> str:
+        """The node that has a key."""
+        return str(self._node_of(key).name)
+
+    def places(self) -> Mapping[str, Any]:
+        """The nodes that have keys."""
+        nodes = self._client.get_primaries()
+        return {
+            node.name: (node.redis_connection or self._client.get_redis_connection(node)).connection_pool
+            for node in nodes
+        }
 
     def close(self) -> None:
         """Hang up."""
@@ -413,3 +561,15 @@ class Nodes:
             look(**last if last.keys() <= signature(look).parameters.keys() else {})
         except ERRORS:  # nobody there knows: those who wait learn from the error that led here
             return
+
+
+def bare(error: Exception) -> Exception:
+    """An error without tracebacks: their frames hold limiters, so that one that nobody uses would not go
+    while Redis is away.
+    """
+    links: list[BaseException | None] = [error]
+    while links:
+        if (link := links.pop()) is not None and link.__traceback__ is not None:
+            link.__traceback__ = None
+            links += link.__cause__, link.__context__
+    return error

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Hashable
 from typing import Final, cast
-from urllib.parse import quote
+from urllib.parse import quote, unquote, unquote_to_bytes
 
 _LONGEST: Final = 200  # characters; longer ones are told apart by a hash
+_OWN: Final = re.compile(r"=-?\d+|=|'?[\w.~%-]+|'", re.ASCII)  # a part that is no tuple
 
 
 def name(prefix: str, key: str, tag: str | None, of: str = "") -> str:
@@ -56,3 +58,43 @@ def part(key: Hashable) -> str:
         items = cast("tuple[Hashable, ...]", key)
         return f"({''.join(f'{part(item)},' for item in items)})"
     raise TypeError(f"a key in Redis is a str, bytes, int or a tuple of those, not {type(key).__name__}")
+
+
+def whole(text: str) -> Hashable:
+    """The key that `part` made this text of.
+
+    Raises:
+        ValueError: it made it of none.
+    """
+    key, rest = _first(text)
+    if rest:
+        raise ValueError(f"{text!r} stands for no key")
+    return key
+
+
+def _first(text: str) -> tuple[Hashable, str]:
+    """The key at the start of a text, and what follows."""
+    if text[:1] == "(":
+        items: list[Hashable] = []
+        text = text[1:]
+        while text[:1] != ")":
+            item, rest = _first(text)
+            if rest[:1] != ",":
+                raise ValueError(f"{text!r} stands for no key")
+            items.append(item)
+            text = rest[1:]
+        return tuple(items), text[1:]
+    own = _OWN.match(text)
+    if own is None:
+        raise ValueError(f"{text!r} stands for no key")
+    return _plain(own[0]), text[own.end() :]
+
+
+def _plain(text: str) -> Hashable:
+    if text == "=":
+        return ""
+    if text[0] == "=":
+        return int(text[1:])
+    if text[0] == "'":
+        return unquote_to_bytes(text[1:])
+    return unquote(text)
