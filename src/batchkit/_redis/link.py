@@ -276,7 +276,11 @@ def _connected(pool: Any, timeout: float, protocol: int) -> Any:
         "socket_connect_timeout": timeout,
     }
     connection = pool.connection_class(**settings)
-    connection.connect()
+    try:
+        connection.connect()
+    except BaseException:  # redis-py leaves the socket open where the other side hangs up just then
+        connection.disconnect()
+        raise
     return connection
 
 
