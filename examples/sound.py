@@ -37,7 +37,7 @@ class SoundService(Client):
     Attributes:
         calls: how they are made.
         usage: of calls, counted since the start.
-        characters: spoken so far, as they are paid for.
+        characters: in the answers that came whole, as they are paid for.
     """
 
     def __init__(
