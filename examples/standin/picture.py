@@ -116,9 +116,10 @@ class Picture:
         """What is said of a job that waits, is in progress, or is done."""
         if order.ended is not None:
             taken = float(order.ended - (order.ended if order.started is None else order.started))
-            return {"status": "COMPLETED", "request_id": order.id, "metrics": {"inference_time": taken}}
+            metrics = {"inference_time": taken}
+            return {"status": "COMPLETED", "request_id": order.id, "logs": None, "metrics": metrics}
         if order.started is not None:
-            return {"status": "IN_PROGRESS", "request_id": order.id}
+            return {"status": "IN_PROGRESS", "request_id": order.id, "logs": None}
         position = self.service.position(order)
         return {"status": "IN_QUEUE", "request_id": order.id, "queue_position": position}
 

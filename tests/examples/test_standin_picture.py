@@ -111,7 +111,10 @@ async def test_the_stream_tells_each_change_and_ends_with_the_job() -> None:
     assert reply.headers["content-type"].startswith("text/event-stream")
     events = [json.loads(line.removeprefix("data: ")) for line in reply.text.splitlines() if line]
     assert [event["status"] for event in events] == ["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]
+    # fal-client takes these for granted
     assert events[0]["queue_position"] == 0
+    assert [event["logs"] for event in events[1:]] == [None, None]
+    assert events[2]["metrics"]["inference_time"] > 3
 
 
 @pytest.mark.parametrize("headers", [{}, {"authorization": "Key "}, {"authorization": "Bearer abc"}])
