@@ -57,6 +57,10 @@ def test_only_its_room_imports_it(path: Path) -> None:
             "_cache.py",
             {"batchkit._limiters", "batchkit._batcher", "batchkit._executor", "batchkit._dispatch"},
         ),
+        (
+            "_asking.py",
+            {"batchkit._limiters", "batchkit._batcher", "batchkit._executor", "batchkit._dispatch"},
+        ),
         ("_batcher.py", {"batchkit._limiters", "batchkit._cache", "batchkit._executor"}),
         (
             "_dispatch.py",

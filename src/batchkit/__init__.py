@@ -8,6 +8,7 @@ from batchkit._adaptive import AdaptiveLimiter
 from batchkit._batcher import Batcher
 from batchkit._cache import TTLCache
 from batchkit._call import CallInfo, current_call
+from batchkit._cached import CachedAsyncFunction, CachedFunction, cached
 from batchkit._concurrency import ConcurrencyLimiter
 from batchkit._events import (
     BatchSplit,
@@ -91,6 +92,8 @@ __all__ = [
     "Batcher",
     "BatchkitError",
     "CacheStatistics",
+    "CachedAsyncFunction",
+    "CachedFunction",
     "CallCancelled",
     "CallFinished",
     "CallInfo",
@@ -153,6 +156,7 @@ __all__ = [
     "batched",
     "current_call",
     "drain_on_signal",
+    "cached",
     "limited",
 ]
 

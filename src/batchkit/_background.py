@@ -1,4 +1,4 @@
-"""A task that belongs to nobody: it outlives the call that started it, and ends with its event loop."""
+"""Work that belongs to nobody: it outlives the call that started it. A task ends with its event loop."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import asyncio
 import sys
 import threading
 from asyncio import get_running_loop
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from contextvars import Context, copy_context
+from functools import partial
 from typing import Any, Final, Protocol, cast
 
+from batchkit._forks import FORKS
 from batchkit._parking import in_trio
 
 _modules: Final = sys.modules
@@ -17,6 +20,16 @@ _modules: Final = sys.modules
 
 class Cancellable(Protocol):
     """A task that runs in the background."""
+
+    @property
+    def domain(self) -> Hashable:
+        """The event loop that it runs in, as a parker has it."""
+        ...
+
+    @property
+    def lost(self) -> bool:
+        """Whether its loop was closed without ending it: it never goes on."""
+        ...
 
     def cancel(self) -> object:
         """Ask it to stop; may be called from any thread, and after its end."""
@@ -152,6 +165,14 @@ class _AsyncioTask:
     def __init__(self, task: asyncio.Task[None]) -> None:
         self._task = task
 
+    @property
+    def domain(self) -> Hashable:
+        return self._task.get_loop()
+
+    @property
+    def lost(self) -> bool:
+        return self._task.get_loop().is_closed() and not self._task.done()
+
     def cancel(self) -> None:
         self.call(self._task.cancel)
 
@@ -176,12 +197,71 @@ def _spawn_on_trio(work: Callable[[], Awaitable[None]], on_end: Callable[[], Non
 
 
 class _TrioTask:
+    lost = False  # trio ends all tasks of a run
+
     def __init__(self, scope: Any, token: Any) -> None:
         self._scope = scope
-        self._token = token
+        self.domain: Hashable = token
 
     def cancel(self) -> None:
         self.call(self._scope.cancel)
 
     def call(self, act: Callable[[], object]) -> None:
-        call_in(self._token, act)
+        call_in(self.domain, act)
+
+
+class Backstage:
+    """Threads for works that nobody waits for: a few at most, and none when there is nothing to do.
+
+    Args:
+        name: of the threads.
+        threads: at most.
+    """
+
+    def __init__(self, name: str, threads: int = 4) -> None:
+        self._name = name
+        self._most = threads
+        self._start_anew()
+
+    def do(self, work: Callable[[], object]) -> None:
+        """Have something done, in a copy of the caller's context. It must not raise.
+
+        Raises:
+            RuntimeError: the interpreter ends, and starts no thread any more.
+        """
+        if FORKS.count != self._process:
+            self._start_anew()
+        work = partial(copy_context().run, work)
+        with self._lock:
+            if self._threads == self._most:
+                self._works.append(work)
+                return
+            self._threads += 1
+        try:
+            threading.Thread(target=self._run, args=(work,), name=self._name, daemon=True).start()
+        except BaseException:
+            self._leave()
+            raise
+
+    def _start_anew(self) -> None:
+        """In a fork, none of the parent's threads is here; what they did not begin, the parent does."""
+        self._lock = threading.Lock()
+        self._works: deque[Callable[[], object]] = deque()
+        self._threads = 0
+        self._process = FORKS.count
+
+    def _run(self, work: Callable[[], object] | None) -> None:
+        while work is not None:
+            work()
+            work = self._next()
+
+    def _next(self) -> Callable[[], object] | None:
+        with self._lock:
+            if self._works:
+                return self._works.popleft()
+            self._threads -= 1
+            return None
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._threads -= 1

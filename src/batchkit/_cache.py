@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import threading
+import random
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
-from functools import partial
-from typing import Any, Generic, TypeVar, cast, overload
+from typing import Generic, TypeVar, cast, overload
 
+from batchkit._asking import Asking, Wish, all_picked, picked
 from batchkit._clock import MONOTONIC
-from batchkit._core.batching import values_by_key
-from batchkit._core.expiry import Store
-from batchkit._flight import Abandoned, Flight
+from batchkit._core.expiry import MOST_HITS
+from batchkit._core.terms import Tags, Terms, Ttl, checked_period, checked_ttl
+from batchkit._numbers import checked_seconds
+from batchkit._shelf import Shelf
+from batchkit._snapshots import dump, parse
+from batchkit._sweeping import Sweeping
 from batchkit._values import CacheStatistics
-from batchkit.abc import Clock, LoadMany
-from batchkit.exceptions import LoadFailed
+from batchkit.abc import Clock, Codec, LoadMany
+from batchkit.codecs import JSON
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -23,30 +26,74 @@ D = TypeVar("D")
 class TTLCache(Generic[K, V]):
     """Keeps up to `maxsize` values, each for `ttl` seconds; what is asked for again stays longest (S3-FIFO).
 
-    May be shared by threads and event loops. None is a value like any other; errors are not kept.
+    May be shared by threads and event loops. None is a value like any other. Errors are not kept, unless
+    asked.
 
     Args:
-        maxsize: entries at most.
-        ttl: seconds for which a value holds.
+        maxsize: entries at most; with `weigh`, their weight at most.
+        ttl: seconds for which a value holds, or a function of key and value that tells them; what it gives 0
+            seconds is not kept.
+        weigh: what an entry takes of `maxsize`, a whole number, as a function of key and value. What weighs
+            more than `maxsize` is not kept.
+        jitter: the part of its time to live, 0.0 to 1.0, that chance takes away from each value at most, so
+            that what was set together does not expire together.
+        stale: seconds after its end for which a value is still given at once to those who bring a loader,
+            while it is loaded again behind it.
+        refresh_ahead: seconds before its end from which a value that is asked for again and again is loaded
+            anew, so that nobody waits for it; at most half of its time.
+        negative_ttl: seconds for which it is kept that a key has no value: that the loader of many leaves it
+            out, or an error of a type in `negative`. None keeps no such thing.
+        negative: errors that say that a key has no value.
+        tags: what an entry can be dropped by, with others; a function of key and value.
+        separator: ends the parts of keys that are texts, such as ":" in "deck:7:card:1". With it,
+            `delete_prefix("deck:7:")` has to look at these keys only.
         name: what it is called in errors.
         clock: for tests, `batchkit.testing.ManualClock`.
 
     Raises:
-        ValueError: a maxsize or a ttl that is none.
+        ValueError: a number that is none.
     """
 
-    def __init__(self, maxsize: int, ttl: float, *, name: str = "cache", clock: Clock = MONOTONIC) -> None:
+    def __init__(
+        self,
+        maxsize: int,
+        ttl: Ttl,
+        *,
+        weigh: Callable[[K, V], int] | None = None,
+        jitter: float = 0.0,
+        stale: float = 0.0,
+        refresh_ahead: float = 0.0,
+        negative_ttl: float | None = None,
+        negative: type[Exception] | tuple[type[Exception], ...] = KeyError,
+        tags: Callable[[K, V], Tags] | None = None,
+        separator: str | None = None,
+        name: str = "cache",
+        clock: Clock = MONOTONIC,
+    ) -> None:
         if maxsize.__class__ is not int or maxsize < 1:
             raise ValueError(f"maxsize is a whole number of entries, 1 or more, not {maxsize!r}")
+        if isinstance(jitter, bool) or not 0 <= jitter < 1:
+            raise ValueError(f"jitter is a part of the ttl, 0.0 to below 1.0, not {jitter!r}")
+        if separator == "":
+            raise ValueError("a separator is a text that is not empty")
         self.name = name
-        self.ttl = _checked_ttl(ttl)
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._store = Store(maxsize)
-        self._flights: dict[K, Flight[dict[K, Any]]] = {}
-        self._hits = 0
-        self._misses = 0
-        self._loads = 0
+        self.ttl = checked_ttl(ttl)
+        terms = Terms(
+            ttl=self.ttl,
+            chance=random.Random().random,
+            jitter=jitter,
+            stale=checked_seconds("stale", stale),
+            refresh_ahead=checked_seconds("refresh_ahead", refresh_ahead),
+            negative_ttl=None if negative_ttl is None else checked_period("negative_ttl", negative_ttl),
+            weigh=weigh,
+            tags=tags,
+            separator=separator,
+        )
+        self._shelf: Shelf[K] = Shelf(maxsize, terms, clock)
+        self._asking = Asking(name, self._shelf, negative)
+        self._front = self._shelf.store.front.get
+        self._now = clock.now
+        self._hits = 0  # those that took no lock
 
     @overload
     def get(self, key: K) -> V | None: ...
@@ -56,44 +103,71 @@ class TTLCache(Generic[K, V]):
 
     def get(self, key: K, default: object = None) -> object:
         """The value of a key, or the default."""
-        with self._lock:
-            entry = self._store.find(key, self._clock.now())
-            if entry is None:
-                self._misses += 1
-                return default
-            self._hits += 1
-            return entry.value
+        entry = self._front(key)
+        if entry is not None:
+            value = entry.value
+            if entry.fresh > self._now() and entry.value is value:
+                if entry.hits < MOST_HITS:
+                    entry.hits += 1
+                self._hits += 1
+                return value
+        return self._shelf.present((key,)).get(key, default)
 
     def get_present(self, keys: Iterable[K]) -> dict[K, V]:
         """Those of the keys that are there, with their values, in the order of the keys."""
-        with self._lock:
-            return self._find(keys)
+        return self._shelf.present(keys)
 
-    def set(self, key: K, value: V, ttl: float | None = None) -> None:
-        """Keep a value, for `ttl` seconds instead of the cache's own if given."""
-        seconds = self.ttl if ttl is None else _checked_ttl(ttl)
-        with self._lock:
-            now = self._clock.now()
-            self._store.put(key, value, now + seconds, now)
+    def set(self, key: K, value: V, ttl: Ttl | None = None, *, tags: Tags = ()) -> None:
+        """Keep a value, for `ttl` seconds instead of the cache's own if given, and with these tags, too."""
+        ttl = None if ttl is None else checked_ttl(ttl)
+        self._shelf.put(key, self._shelf.terms.entry(key, value, self._now(), ttl, tags))
 
     def delete(self, key: K) -> bool:
-        """Drop a value; false if there was none."""
-        with self._lock:
-            return self._store.remove(key)
+        """Drop a value; false if there was none. What is being loaded for the key is not kept."""
+        return self._shelf.remove(key)
+
+    def delete_tag(self, tag: Hashable) -> int:
+        """Drop all values that have a tag; returns how many. What is being loaded, and may have it, is not
+        kept.
+        """
+        return self._shelf.remove_tagged(tag)
+
+    def delete_prefix(self, prefix: str | tuple[Hashable, ...]) -> int:
+        """Drop the values of all keys that start so; returns how many. What is being loaded for such a key
+        is not kept.
+
+        It looks at all keys there are, unless the prefix ends with the cache's `separator`.
+
+        Args:
+            prefix: the beginning of keys that are texts, or of keys that are tuples.
+        """
+        return self._shelf.remove_prefixed(prefix)
 
     def clear(self) -> None:
-        """Drop all values."""
-        with self._lock:
-            self._store.clear()
+        """Drop all values. What is being loaded is not kept."""
+        self._shelf.clear()
 
     def sweep(self) -> int:
         """Drop all expired values at once; returns how many. They are dropped little by little without it,
         too.
         """
-        with self._lock:
-            return self._store.sweep(self._clock.now())
+        return sum(self._shelf.sweep_in_parts())
 
-    async def get_or_load(self, key: K, load: Callable[[K], Awaitable[V]], ttl: float | None = None) -> V:
+    def sweeping(self, every: float) -> Sweeping:
+        """Sweep from time to time, in a task (`async with`) or in a thread (`with`), until the block ends:
+        for a cache that nobody changes for long.
+
+        Args:
+            every: seconds from one sweep to the next.
+
+        Raises:
+            ValueError: that is no number above 0.
+        """
+        return Sweeping(checked_period("every", every), self._shelf.sweep_in_parts, self._shelf.clock)
+
+    async def get_or_load(
+        self, key: K, load: Callable[[K], Awaitable[V]], ttl: Ttl | None = None, *, tags: Tags = ()
+    ) -> V:
         """The value of a key, from the cache or from `load(key)`. All who ask meanwhile share that one load.
 
         Args:
@@ -101,42 +175,40 @@ class TTLCache(Generic[K, V]):
             load: awaited for the value; runs on its own, so that a caller that is cancelled harms nobody
                 else.
             ttl: seconds for which the value is kept, instead of the cache's own.
+            tags: by which it can be dropped, besides the cache's own.
 
         Raises:
-            Exception: what `load` raised, as it is; it is not kept.
+            Exception: what `load` raised, as it is; it is not kept, but for those that are `negative`.
+            KeyError: the key is known to have no value.
             LoadFailed: `load` asks for its own key.
         """
+        # what `get` does, once more: a call would take a third longer
+        entry = self._front(key)
+        if entry is not None:
+            value = entry.value
+            if entry.fresh > self._now() and entry.value is value:
+                if entry.hits < MOST_HITS:
+                    entry.hits += 1
+                self._hits += 1
+                return cast(V, value)
 
-        async def load_one() -> dict[K, Any]:
-            return self._kept({key: await load(key)}, ttl)
+        async def load_many(keys: list[K]) -> dict[K, V]:
+            return {key: await load(key)}
 
-        while True:
-            values, flights, mine = self._look_up([key])
-            if key in values:
-                return cast(V, values[key])
-            if mine:
-                flights[key].launch(load_one)
-            try:
-                return cast(V, (await flights[key].join())[key])
-            except Abandoned:
-                continue
+        values = await self._asking.ask([key], Wish(load_many, ttl, tags, single=True))
+        return cast(V, picked(key, values))
 
-    def get_or_load_sync(self, key: K, load: Callable[[K], V], ttl: float | None = None) -> V:
-        """The blocking twin of `get_or_load`: `load` runs in the thread of the first who asks."""
-        while True:
-            values, flights, mine = self._look_up([key])
-            if key in values:
-                return cast(V, values[key])
-            flight = flights[key]
-            try:
-                if not mine:
-                    return cast(V, flight.join_sync()[key])
-                return cast(V, flight.fly_sync(lambda: self._kept({key: load(key)}, ttl))[key])
-            except Abandoned:
-                continue
+    def get_or_load_sync(
+        self, key: K, load: Callable[[K], V], ttl: Ttl | None = None, *, tags: Tags = ()
+    ) -> V:
+        """The blocking twin of `get_or_load`: `load` runs in the thread of the first who asks, and in a
+        thread of its own if nobody has to wait.
+        """
+        wish = Wish[K](lambda keys: {key: load(key)}, ttl, tags, single=True)
+        return cast(V, picked(key, self._asking.ask_sync([key], wish)))
 
     async def get_many(
-        self, keys: Iterable[K], load_many: LoadMany[K], ttl: float | None = None
+        self, keys: Iterable[K], load_many: LoadMany[K], ttl: Ttl | None = None, *, tags: Tags = ()
     ) -> dict[K, V]:
         """The values of many keys; `load_many` is awaited once, for the keys only that are neither here
         nor on their way.
@@ -147,6 +219,7 @@ class TTLCache(Generic[K, V]):
                 key. A key that it does not know is left out of a mapping; an exception as a value is that
                 key's error.
             ttl: seconds for which the values are kept, instead of the cache's own.
+            tags: by which they can be dropped, besides the cache's own.
 
         Returns:
             Those that exist, in the order of the keys.
@@ -156,98 +229,60 @@ class TTLCache(Generic[K, V]):
             Exception: what `load_many` raised, or returned as the value of a key.
         """
         wanted = list(dict.fromkeys(keys))
-        values, flights, mine = self._look_up(wanted)
-        if mine:
+        values = await self._asking.ask(wanted, Wish(load_many, ttl, tags, single=False))
+        return all_picked(wanted, values)
 
-            async def load_mine() -> dict[K, Any]:
-                try:
-                    return self._kept(values_by_key(await load_many(mine), mine), ttl)
-                except ValueError as error:
-                    raise LoadFailed(f"{self.name}: {error}") from error
+    def get_many_sync(
+        self,
+        keys: Iterable[K],
+        load_many: Callable[[list[K]], object],
+        ttl: Ttl | None = None,
+        *,
+        tags: Tags = (),
+    ) -> dict[K, V]:
+        """The blocking twin of `get_many`."""
+        wanted = list(dict.fromkeys(keys))
+        values = self._asking.ask_sync(wanted, Wish(load_many, ttl, tags, single=False))
+        return all_picked(wanted, values)
 
-            flights[mine[0]].launch(load_mine)
-        for flight in dict.fromkeys(flights.values()):
-            try:
-                values.update(await flight.join())
-            except Abandoned:
-                lost = [key for key in wanted if flights.get(key) is flight]
-                values.update(await self.get_many(lost, load_many, ttl))
-        for key in wanted:
-            if isinstance(values.get(key), Exception):
-                raise values[key]
-        return {key: values[key] for key in wanted if key in values}
+    def snapshot(self, codec: Codec = JSON) -> bytes:
+        """What there is, as bytes: keys and values, for how long they hold, their tags. What is stale, and
+        what says that there is no value, is left out.
+
+        Args:
+            codec: turns it into bytes. `JSON` knows keys that are texts, numbers or tuples of those, and
+                values that are made of texts, numbers, lists and dicts.
+        """
+        return dump(self._shelf.holding(), codec)
+
+    def restore(self, data: bytes, codec: Codec = JSON, *, elapsed: float = 0.0) -> int:
+        """Take in what a snapshot has; returns how many of its values still hold.
+
+        Args:
+            data: the snapshot.
+            codec: the one that it was made with.
+            elapsed: seconds since it was made, which go off the time to live of all.
+
+        Raises:
+            ValueError: the data are no snapshot.
+        """
+        kept = [each for each in parse(data, codec) if each.seconds > elapsed]
+        self._shelf.restore(kept, elapsed)
+        return len(kept)
 
     def statistics(self) -> CacheStatistics:
         """What it did so far."""
-        with self._lock:
-            return CacheStatistics(
-                size=len(self._store),
-                hits=self._hits,
-                misses=self._misses,
-                loads=self._loads,
-                evicted=self._store.evicted,
-                expired=self._store.expired,
-            )
+        return self._shelf.statistics(more_hits=self._hits)
 
     def __len__(self) -> int:
-        return len(self._store)
+        return len(self._shelf.store)
 
     def __contains__(self, key: K) -> bool:
-        with self._lock:
-            return self._store.find(key, self._clock.now()) is not None
+        return self._shelf.has(key)
 
     def __iter__(self) -> Iterator[K]:
-        with self._lock:
-            return cast(Iterator[K], iter(self._store))
+        return iter(self._shelf.keys())
 
     def __repr__(self) -> str:
-        return f"TTLCache(size={len(self)}, ttl={self.ttl:g}, name={self.name!r})"
-
-    def _find(self, keys: Iterable[K]) -> dict[K, V]:
-        present: dict[K, V] = {}
-        now = self._clock.now()
-        for key in keys:
-            if (entry := self._store.find(key, now)) is None:
-                self._misses += 1
-            else:
-                self._hits += 1
-                present[key] = entry.value
-        return present
-
-    def _look_up(self, keys: list[K]) -> tuple[dict[K, Any], dict[K, Flight[dict[K, Any]]], list[K]]:
-        """The values that are here, the flights of the others, and the keys for which the caller has to
-        launch theirs.
-
-        A key is found in one of the two, since a load keeps its value before it ends: so nothing is asked
-            for twice.
-        """
-        with self._lock:
-            values = cast(dict[K, Any], self._find(keys))
-            missing = [key for key in keys if key not in values]
-            if not missing:
-                return values, {}, []
-            new: Flight[dict[K, Any]] = Flight(
-                f"{self.name} {missing[0]!r}", self._clock, partial(self._forget, missing)
-            )
-            flights = {key: self._flights.setdefault(key, new) for key in missing}
-        return values, flights, [key for key in missing if flights[key] is new]
-
-    def _kept(self, values: dict[K, Any], ttl: float | None) -> dict[K, Any]:
-        with self._lock:
-            self._loads += len(values)
-        for key, value in values.items():
-            if not isinstance(value, Exception):
-                self.set(key, value, ttl)
-        return values
-
-    def _forget(self, keys: list[K], flight: Flight[dict[K, Any]]) -> None:
-        with self._lock:
-            for key in keys:
-                if self._flights.get(key) is flight:
-                    del self._flights[key]
-
-
-def _checked_ttl(ttl: float) -> float:
-    if isinstance(ttl, bool) or not ttl > 0:
-        raise ValueError(f"a ttl is a number of seconds above 0, not {ttl!r}")
-    return float(ttl)
+        ttl = "by entry" if callable(self.ttl) else f"{self.ttl:g}"
+        return f"TTLCache(size={len(self)}, ttl={ttl}, name={self.name!r})"

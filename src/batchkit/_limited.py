@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from batchkit._dispatch import Cost, hear_returned
+from batchkit._functions import is_async, refuse_unfit
 from batchkit.abc import Limiter
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -44,10 +44,7 @@ def limited(
         raise TypeError(f"limited needs a limiter, not a {type(limiter).__name__}: @limited(limiter)")
 
     def decorate(function: F) -> F:
-        if type(function) in (staticmethod, classmethod):
-            raise TypeError(f"{type(function).__name__} belongs above limited, not below it")
-        if _is(inspect.isgeneratorfunction, function) or _is(inspect.isasyncgenfunction, function):
-            raise TypeError(f"{function!r} is a generator: acquire the limiter inside it")
+        refuse_unfit(function, "limited", "acquire the limiter inside it")
 
         def permit(args: tuple[Any, ...], named: dict[str, Any]) -> Any:
             permits = cost(*args, **named) if callable(cost) else cost
@@ -67,13 +64,6 @@ def limited(
                 hear_returned(held, answer)
                 return answer
 
-        return cast(F, call if _is(inspect.iscoroutinefunction, function) else call_sync)
+        return cast(F, call if is_async(function) else call_sync)
 
     return decorate
-
-
-def _is(kind: Callable[[Any], bool], function: Callable[..., Any]) -> bool:
-    """Whether a function, or what an object with `__call__` runs, is of a kind."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    return kind(function) or (not isinstance(function, type) and kind(type(function).__call__))

@@ -164,19 +164,40 @@ class CacheStatistics:
 
     Attributes:
         size: entries kept now, expired ones that were not swept yet included.
+        weight: what they weigh together; without `weigh`, the same.
         hits: look-ups answered from the cache.
-        misses: look-ups that were not.
+        stale_hits: those of the hits that got a stale value.
+        negative_hits: those of the hits that were told that there is no value.
+        misses: look-ups that were not answered.
         loads: values loaded through the cache.
+        load_calls: calls of loaders, those that failed included.
+        load_failures: those of the calls that raised.
+        load_seconds: what all calls took together.
         evicted: entries dropped to make room.
         expired: entries dropped because their time was over.
+        deleted: entries dropped by their key, a tag, a prefix, or with all others.
+        refused: values not kept since they weigh more than the cache may hold.
     """
 
     size: int
+    weight: int
     hits: int
+    stale_hits: int
+    negative_hits: int
     misses: int
     loads: int
+    load_calls: int
+    load_failures: int
+    load_seconds: float
     evicted: int
     expired: int
+    deleted: int
+    refused: int
+
+    @property
+    def load_latency(self) -> float:
+        """Mean seconds of a call of a loader; 0.0 before the first."""
+        return self.load_seconds / self.load_calls if self.load_calls else 0.0
 
     @property
     def hit_rate(self) -> float:

@@ -1,4 +1,4 @@
-"""Which entry is stale, expired or to be evicted, given `now`.
+"""Which entry holds, is stale, has expired or is to be evicted, given `now`.
 
 Eviction is S3-FIFO (Yang, Zhang, Qiu, Yue, Vinayak: "FIFO queues are all you need for cache eviction",
 SOSP 2023): a new key enters a small queue of a tenth of the room; what was asked for again by the time it
@@ -6,18 +6,31 @@ reaches the end of that moves to the main queue, the rest leaves and is remember
 ghost that comes back enters the main queue at once. So keys that are seen once leave soon, and a hit costs
 one counter, with nothing to move.
 
-Expiry is lazy and amortised: an expired entry is never returned, and each `put` drops a few from the old
-ends of the queues, so that a million entries that expire together stop nobody. `sweep` drops them all.
+Expiry is lazy and amortised: an expired entry is never found, and each `put` and each removal looks at a few
+more entries of the queues, round and round, and drops those whose time is over. So memory follows what is
+kept, and a million entries that expire together stop nobody.
+
+No operation takes long, however many entries there are, but for those that say so.
+
+One writer at a time; readers of `front` need no lock, if they read an entry's value first, then `fresh`, and
+then see that the value is still the same: then the value was the entry's at that moment. For this the order
+of the writes below matters.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Hashable, Iterator
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from math import inf
 from typing import Any, Final
 
-_MOST_HITS: Final = 3
-_DROPS_A_PUT: Final = 2
+from batchkit._core.ghosts import Ghosts
+from batchkit._core.index import KEYS_A_DICT, Index
+
+MOST_HITS: Final = 3
+_LOOKS: Final = 2  # entries of each queue that a change looks at, to see whether their time is over
+_MOST_ROUNDS: Final = 64  # entries that are given another round before one leaves, wanted or not
+_LARGE: Final = 250 * KEYS_A_DICT  # entries that a store with a bound by weight is made for
 
 
 class Entry:
@@ -26,134 +39,338 @@ class Entry:
     Attributes:
         key: its key.
         value: its value.
-        expires: moment from which it does not hold any more.
+        fresh: moment until which nothing else has to be thought of when it is asked for; -inf for an entry
+            that is in no store any more.
         hits: how often it was asked for since it was last considered for eviction, up to 3.
-        kept: false once it has left the store.
+        weight: what it takes of the store's room.
+        tags: what it can be removed by, with others.
+        negative: whether it says that there is no value.
     """
 
-    __slots__ = ("expires", "hits", "kept", "key", "value")
+    __slots__ = ("fresh", "hits", "key", "value")
 
-    def __init__(self, key: Hashable, value: Any, expires: float) -> None:
+    weight: int = 1
+    tags: tuple[Hashable, ...] = ()
+    negative: bool = False
+
+    def __init__(self, key: Hashable, value: Any, fresh: float) -> None:
         self.key = key
         self.value = value
-        self.expires = expires
+        self.fresh = fresh
         self.hits = 0
-        self.kept = True
+
+    @property
+    def expires(self) -> float:
+        """Moment from which it does not hold any more."""
+        return self.fresh
+
+    @property
+    def gone(self) -> float:
+        """Moment from which it is of no use, not even as a stale value."""
+        return self.fresh
+
+    def stale(self, now: float) -> bool:
+        """Whether it does not hold any more, but can be used while it is loaded again."""
+        return now >= self.expires
+
+    def wants_reload(self, now: float) -> bool:
+        """Whether who asks for it now should have it loaded again."""
+        return False
+
+    def postpone(self, moment: float) -> None:
+        """Not to be loaded again before that moment."""
+
+    def end(self) -> None:
+        """It is in no store any more. Lets go of the value, since the entry itself may lie about for long."""
+        self.fresh = -inf
+        self.value = None
+
+
+class FullEntry(Entry):
+    """An entry with more to it.
+
+    Attributes:
+        due: moment from which it is to be loaded again when it is asked for.
+    """
+
+    __slots__ = ("_expires", "_gone", "due", "negative", "tags", "weight")
+
+    def __init__(
+        self,
+        key: Hashable,
+        value: Any,
+        expires: float,
+        *,
+        due: float = inf,
+        gone: float = -inf,
+        weight: int = 1,
+        tags: tuple[Hashable, ...] = (),
+        negative: bool = False,
+    ) -> None:
+        super().__init__(key, value, -inf if negative else min(due, expires))
+        self._expires = expires
+        self._gone = max(expires, gone)
+        self.due = due
+        self.weight = weight
+        self.tags = tags
+        self.negative = negative
+
+    @property
+    def expires(self) -> float:
+        return self._expires
+
+    @property
+    def gone(self) -> float:
+        return self._gone
+
+    def wants_reload(self, now: float) -> bool:
+        # before it expires only if it is hot: asked for before, too
+        return now >= self.due and (self.hits > 1 or now >= self._expires)
+
+    def postpone(self, moment: float) -> None:
+        self.due = moment
+
+    def end(self) -> None:
+        self._expires = self._gone = -inf
+        super().end()
 
 
 class Store:
-    """At most `maxsize` entries.
+    """Entries whose weights are at most `maxsize` together.
+
+    Args:
+        maxsize: the bound.
+        weighted: whether entries have weights of their own, so that their number is not known.
 
     Attributes:
+        front: some of the entries by key; see `Index`.
+        weight: of all entries.
         evicted: entries dropped to make room.
         expired: entries dropped because their time was over.
+        removed: entries dropped because somebody said so.
+        refused: entries not taken since they weigh more than the whole store.
     """
 
-    __slots__ = ("_entries", "_ghosts", "_main", "_maxsize", "_small", "_small_room", "evicted", "expired")
+    __slots__ = (
+        "_ghosts",
+        "_index",
+        "_main",
+        "_maxsize",
+        "_small",
+        "_small_room",
+        "_tagged",
+        "evicted",
+        "expired",
+        "front",
+        "refused",
+        "removed",
+        "weight",
+    )
 
-    def __init__(self, maxsize: int) -> None:
+    def __init__(self, maxsize: int, *, weighted: bool = False) -> None:
         self._maxsize = maxsize
-        self._small_room = max(1, maxsize // 10)
-        self._entries: dict[Hashable, Entry] = {}
-        self._small: deque[Entry] = deque()
-        self._main: deque[Entry] = deque()
-        self._ghosts: OrderedDict[Hashable, None] = OrderedDict()
+        self._small_room = maxsize / 10
+        self._index: Index[Entry] = Index(min(maxsize, _LARGE) if weighted else maxsize)
+        self._small = _Queue()
+        self._main = _Queue()
+        self._ghosts = Ghosts(0)
+        self._tagged: dict[Hashable, set[Hashable]] = {}
+        self.front = self._index.front
+        self.weight: int = 0
         self.evicted = 0
         self.expired = 0
+        self.removed = 0
+        self.refused = 0
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._index)
 
     def __iter__(self) -> Iterator[Hashable]:
-        return iter(list(self._entries))
+        return iter(self._index)
 
     def find(self, key: Hashable, now: float) -> Entry | None:
-        """The entry of a key, if it holds."""
-        entry = self._entries.get(key)
-        if entry is None:
-            return None
-        if entry.expires <= now:
-            self._expire(entry)
-            return None
-        if entry.hits < _MOST_HITS:
+        """The entry of a key, if it is of any use, which counts as a hit."""
+        entry = self.look(key, now)
+        if entry is not None and entry.hits < MOST_HITS:
             entry.hits += 1
         return entry
 
-    def put(self, key: Hashable, value: Any, expires: float, now: float) -> None:
-        """Keep a value until `expires`."""
-        for queue in (self._small, self._main):
-            self._drop_old(queue, now)
-        entry = self._entries.get(key)
-        if entry is not None:
-            entry.value, entry.expires = value, expires
-            return
-        while len(self._entries) >= self._maxsize:
-            self._evict()
-        entry = self._entries[key] = Entry(key, value, expires)
-        if key in self._ghosts:
-            del self._ghosts[key]
-            self._main.append(entry)
-        else:
-            self._small.append(entry)
-        self._compact()
+    def look(self, key: Hashable, now: float) -> Entry | None:
+        """The entry of a key, if it is of any use, without a hit."""
+        entry = self._index.get(key)
+        if entry is None or entry.fresh > now or entry.gone > now:
+            return entry
+        self._expire(entry)
+        return None
 
-    def remove(self, key: Hashable) -> bool:
+    def put(self, entry: Entry, now: float, *, main: bool = False) -> None:
+        """Take an entry in, in the place of another one of its key.
+
+        Args:
+            entry: the entry.
+            now: the moment.
+            main: whether it is known to be worth keeping.
+        """
+        self.tidy(now)
+        if (old := self._index.get(entry.key)) is not None:
+            if type(old) is type(entry) is Entry:
+                old.value = entry.value
+                old.fresh = entry.fresh
+                return
+            entry.hits = old.hits
+            self._drop(old)
+        if entry.weight > self._maxsize:
+            self.refused += 1
+            entry.end()
+            return
+        self._make_room(entry.weight, now)
+        self._index.add(entry.key, entry)
+        self.weight += entry.weight
+        for tag in entry.tags:
+            self._tagged.setdefault(tag, set()).add(entry.key)
+        (self._main if main or self._ghosts.recall(entry.key) else self._small).append(entry)
+
+    def remove(self, key: Hashable, now: float) -> bool:
         """Drop the entry of a key; false if there was none."""
-        entry = self._entries.pop(key, None)
+        entry = self.look(key, now)
         if entry is None:
             return False
-        entry.kept = False
+        self._drop(entry)
+        self.removed += 1
+        self.tidy(now)
         return True
 
-    def clear(self) -> None:
-        """Drop all entries."""
-        self._entries.clear()
-        self._small.clear()
-        self._main.clear()
-        self._ghosts.clear()
+    def postpone(self, key: Hashable, now: float, seconds: float) -> None:
+        """If there is an entry of the key, it is not to be loaded again for so long."""
+        if (entry := self.look(key, now)) is not None:
+            entry.postpone(now + seconds)
 
-    def sweep(self, now: float) -> int:
-        """Drop all expired entries; returns how many."""
-        over = [entry for entry in self._entries.values() if entry.expires <= now]
-        for entry in over:
-            self._expire(entry)
-        self._compact()
-        return len(over)
+    def tagged(self, tag: Hashable) -> list[Hashable]:
+        """The keys that have a tag; takes as long as there are such keys."""
+        return list(self._tagged.get(tag, ()))
+
+    def clear(self) -> None:
+        """Drop all entries; takes as long as there are entries."""
+        self.removed += len(self)
+        for entry, _ in self.in_order():
+            entry.end()
+        self._index.clear()
+        self._tagged.clear()
+        self._small = _Queue()
+        self._main = _Queue()
+        self._ghosts = Ghosts(0)
+        self.weight = 0
+
+    def tidy(self, now: float, looks: int = _LOOKS) -> None:
+        """Look at so many entries of each queue, and drop those whose time is over."""
+        self._small.tidy(now, looks, self._expire)
+        self._main.tidy(now, looks, self._expire)
+
+    @property
+    def longest_queue(self) -> int:
+        """Entries of which each is looked at once by so many looks of `tidy`."""
+        return max(len(self._small), len(self._main))
+
+    def in_order(self) -> Iterator[tuple[Entry, bool]]:
+        """All entries, those first that are known to be worth keeping, and whether they are; takes as long as
+        there are entries.
+        """
+        for queue in (self._main, self._small):
+            yield from ((entry, queue is self._main) for entry in queue if entry.gone > -inf)
+
+    def _make_room(self, weight: int, now: float) -> None:
+        rounds = 0
+        while self.weight + weight > self._maxsize:
+            from_small = self._small.weight >= self._small_room or not self._main
+            entry = (self._small if from_small else self._main).pop()
+            if entry.gone == -inf:
+                continue
+            rounds += 1
+            if entry.gone <= now:
+                self._expire(entry)
+            elif entry.hits == 0 or rounds > _MOST_ROUNDS:
+                self._evict(entry, from_small)
+            else:
+                entry.hits = 0 if from_small else entry.hits - 1
+                self._main.append(entry)
+
+    def _evict(self, entry: Entry, from_small: bool) -> None:
+        if from_small:
+            if self._ghosts.size < len(self) // 2:
+                self._ghosts = Ghosts(len(self))
+            self._ghosts.add(entry.key)
+        self._drop(entry)
+        self.evicted += 1
 
     def _expire(self, entry: Entry) -> None:
-        self.remove(entry.key)
+        self._drop(entry)
         self.expired += 1
 
-    def _drop_old(self, queue: deque[Entry], now: float) -> None:
-        for _ in range(_DROPS_A_PUT):
-            if not queue or (queue[0].kept and queue[0].expires > now):
-                return
-            entry = queue.popleft()
-            if entry.kept:
-                self._expire(entry)
+    def _drop(self, entry: Entry) -> None:
+        self._index.remove(entry.key, entry)
+        self.weight -= entry.weight
+        for tag in entry.tags:
+            members = self._tagged[tag]
+            members.discard(entry.key)
+            if not members:
+                del self._tagged[tag]
+        entry.end()
 
-    def _evict(self) -> None:
-        """Take one step towards room: drop an entry, or give one another round."""
-        from_small = len(self._small) >= self._small_room or not self._main
-        entry = (self._small if from_small else self._main).popleft()
-        if not entry.kept:
-            return
-        if entry.hits == 0:
-            self.remove(entry.key)
-            self.evicted += 1
-            if from_small:
-                self._remember(entry.key)
-        else:
-            entry.hits = 0 if from_small else entry.hits - 1
-            self._main.append(entry)
 
-    def _remember(self, key: Hashable) -> None:
-        self._ghosts[key] = None
-        if len(self._ghosts) > self._maxsize:
-            self._ghosts.popitem(last=False)
+class _Queue:
+    """Entries, the oldest first; those that ended leave it later.
 
-    def _compact(self) -> None:
-        """Drop what is left of removed entries, so that memory follows the entries kept."""
-        if len(self._small) + len(self._main) > 2 * len(self._entries) + 16:
-            self._small = deque(entry for entry in self._small if entry.kept)
-            self._main = deque(entry for entry in self._main if entry.kept)
+    It is in two parts, the older one in front. What is looked at goes from the head of the one behind to the
+    tail of the one in front. When all are in front, that is the part behind again.
+
+    Attributes:
+        weight: of all entries, those that ended included.
+    """
+
+    __slots__ = ("_behind", "_in_front", "weight")
+
+    def __init__(self) -> None:
+        self._in_front: deque[Entry] = deque()
+        self._behind: deque[Entry] = deque()
+        self.weight: int = 0
+
+    def __len__(self) -> int:
+        return len(self._in_front) + len(self._behind)
+
+    def __iter__(self) -> Iterator[Entry]:
+        yield from self._in_front
+        yield from self._behind
+
+    def append(self, entry: Entry) -> None:
+        self._behind.append(entry)
+        self.weight += entry.weight
+
+    def pop(self) -> Entry:
+        entry = (self._in_front or self._behind).popleft()
+        self.weight -= entry.weight
+        return entry
+
+    def tidy(self, now: float, looks: int, expire: Callable[[Entry], object]) -> None:
+        for _ in range(looks):
+            if not self._behind:
+                if not self._in_front:
+                    return
+                self._behind, self._in_front = self._in_front, self._behind
+            entry = self._behind.popleft()
+            if entry.fresh > now or entry.gone > now:
+                self._in_front.append(entry)
+                continue
+            self.weight -= entry.weight
+            if entry.gone > -inf:
+                expire(entry)
+
+
+def prefixes(key: Hashable, separator: str) -> Iterable[str]:
+    """The beginnings of a key that end with the separator: "a:" and "a:b:" of "a:b:c"."""
+    if not isinstance(key, str):
+        return
+    end = key.find(separator)
+    while end >= 0:
+        end += len(separator)
+        yield key[:end]
+        end = key.find(separator, end)

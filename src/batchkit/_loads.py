@@ -1,0 +1,87 @@
+"""The loads of a cache that are under way: who loads what, who joins, and whose values are still wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Generic, TypeVar
+
+from attrs import define, field
+
+from batchkit._flight import Flight
+
+K = TypeVar("K", bound=Hashable)
+
+
+@define(eq=False)
+class Load(Generic[K]):
+    """A call of a loader.
+
+    Attributes:
+        name: of the cache, for errors.
+        missing: keys that callers wait for.
+        due: keys that have a value, which is loaded anew.
+        tags: those that the values will have at least.
+        flight: the call itself; it gives values by key.
+    """
+
+    name: str
+    missing: Sequence[K]
+    due: Sequence[K]
+    tags: frozenset[Hashable]
+    flight: Flight[dict[K, Any]] = field(init=False)
+
+    @property
+    def keys(self) -> list[K]:
+        """All that it loads."""
+        return [*self.missing, *self.due]
+
+    @property
+    def behind(self) -> bool:
+        """Whether nobody waits for it."""
+        return not self.missing
+
+    def __str__(self) -> str:
+        first, *others = self.keys
+        return f"{self.name} {first!r}" + (f" and {len(others)} more" if others else "")
+
+
+class Loads(Generic[K]):
+    """Loads by the keys that they are for; in the hands of one thread at a time.
+
+    A load has a key until it ends, or until something else was said about the key meanwhile: then what it
+    loads is too old to be kept, and who asks from now on does not join it.
+    """
+
+    def __init__(self) -> None:
+        self._by_key: dict[K, Load[K]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._by_key)
+
+    def of(self, key: K) -> Load[K] | None:
+        """The load under way that a caller for a key can join."""
+        load = self._by_key.get(key)
+        return None if load is None or load.flight.lost else load
+
+    def add(self, load: Load[K]) -> None:
+        """From now on this one loads its keys."""
+        self._by_key.update(dict.fromkeys(load.keys, load))
+
+    def has(self, load: Load[K], key: K) -> bool:
+        """Whether what it loads for a key may be kept."""
+        return self._by_key.get(key) is load
+
+    def end(self, load: Load[K]) -> None:
+        """It is over."""
+        for key in load.keys:
+            if self._by_key.get(key) is load:
+                del self._by_key[key]
+
+    def outdate(self, key: K) -> None:
+        """What is being loaded for a key is too old."""
+        self._by_key.pop(key, None)
+
+    def outdate_where(self, is_old: Callable[[K, Load[K]], bool]) -> None:
+        """What is being loaded for some keys is too old; takes as long as keys are being loaded."""
+        for key in [key for key, load in self._by_key.items() if is_old(key, load)]:
+            del self._by_key[key]

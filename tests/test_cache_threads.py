@@ -1,0 +1,213 @@
+"""A cache in the hands of many threads and event loops at the same time, and of forks."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from batchkit import TTLCache
+from batchkit.testing import ManualClock
+from tests.helpers import eventually, threads
+
+
+@pytest.fixture(autouse=True)
+def often() -> Iterator[None]:
+    """Threads take turns as often as can be."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"stale": 1, "refresh_ahead": 1, "negative_ttl": 1, "separator": ":", "jitter": 0.5}]
+)
+def test_threads_that_do_all_there_is_leave_it_whole(more: dict[str, Any]) -> None:
+    """Two threads break cachetools.TTLCache for good within seconds."""
+    clock = ManualClock()
+    cache = TTLCache[str, str](50, ttl=5, clock=clock, **more)
+    keys = [f"{number % 7}:{number}" for number in range(100)]
+
+    def work(seed: int) -> None:
+        chance = random.Random(seed)
+        for _ in range(2_000):
+            key = chance.choice(keys)
+            match chance.randrange(20):
+                case 0:
+                    cache.delete(key)
+                case 1:
+                    cache.delete_prefix(key[:2])
+                case 2:
+                    cache.delete_tag(key[0])
+                case 3:
+                    clock.advance(0.1)
+                case 4:
+                    cache.sweep()
+                case 5:
+                    cache.restore(cache.snapshot())
+                case 6 | 7 | 8 | 9:
+                    cache.set(key, key, tags=[key[0]])
+                case 10 | 11:
+                    asked = chance.sample(keys, 5)
+                    found = cache.get_many_sync(asked, lambda asked: {each: each for each in asked})
+                    assert found == {each: each for each in asked}
+                case 12 | 13:
+                    assert cache.get_or_load_sync(key, str) == key
+                case _:
+                    assert cache.get(key, key) == key
+
+    with threads(*(partial(work, seed) for seed in range(4))):
+        pass
+    eventually(lambda: not cache._shelf.loads)
+    store = cache._shelf.store
+    assert len(cache) == len(list(cache)) == store.weight <= 50
+    queued = [entry.key for entry, _ in store.in_order()]
+    assert sorted(map(str, queued)) == sorted(cache)
+    for key in keys:
+        cache.set(key, key)
+    assert len(cache) == 50
+
+
+def test_a_value_is_never_given_beyond_its_time_nor_another_one_s() -> None:
+    """What takes no lock sees an entry that is set, removed and set again amid its look."""
+    clock = ManualClock()
+    cache = TTLCache[str, tuple[str, float]](100, ttl=1.0, clock=clock)
+    stop = threading.Event()
+
+    def write(key: str) -> None:
+        while not stop.is_set():
+            for _ in range(2):
+                cache.set(key, (key, clock.now() + 1.0))
+            cache.delete(key)
+
+    def advance() -> None:
+        while not stop.is_set():
+            clock.advance(0.4)
+
+    def read() -> None:
+        for _ in range(20_000):
+            for key in "ab":
+                before = clock.now()
+                found = cache.get(key)
+                assert found is None or (found[0] == key and found[1] > before)
+        stop.set()
+
+    with threads(partial(write, "a"), partial(write, "b"), advance, read):
+        pass
+
+
+def test_loops_and_threads_load_each_key_once() -> None:
+    cache = TTLCache[int, int](10_000, ttl=60)
+    calls: Counter[int] = Counter()
+    lock = threading.Lock()
+    keys = range(300)
+
+    def load_many(asked: list[int]) -> list[int]:
+        with lock:
+            calls.update(asked)
+        return [-key for key in asked]
+
+    async def load_many_async(asked: list[int]) -> list[int]:
+        await anyio.lowlevel.checkpoint()
+        return load_many(asked)
+
+    def in_a_thread(seed: int) -> None:
+        chance = random.Random(seed)
+        for _ in range(200):
+            asked = chance.sample(keys, 10)
+            assert cache.get_many_sync(asked, load_many) == {key: -key for key in asked}
+
+    async def in_a_loop(seed: int) -> None:
+        chance = random.Random(seed)
+
+        async def ask() -> None:
+            for _ in range(40):
+                asked = chance.sample(keys, 10)
+                assert await cache.get_many(asked, load_many_async) == {key: -key for key in asked}
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(ask)
+
+    with threads(
+        partial(in_a_thread, 1),
+        partial(in_a_thread, 2),
+        lambda: anyio.run(in_a_loop, 3),
+        lambda: anyio.run(in_a_loop, 4, backend="trio"),
+    ):
+        pass
+    assert calls == Counter(keys)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+class TestAForkedChild:
+    def exit_code(self, work: Any) -> int:
+        child = os.fork()
+        if child == 0:
+            try:
+                os._exit(0 if work() else 1)
+            except BaseException:
+                os._exit(2)
+        _, status = os.waitpid(child, 0)
+        return os.waitstatus_to_exitcode(status)
+
+    def test_has_the_values_and_a_lock_of_its_own(self) -> None:
+        cache = TTLCache[str, int](10, ttl=60)
+        cache.set("a", 1)
+
+        def work() -> bool:
+            cache.set("b", 2)
+            return list(cache) == ["b"] and cache.get("b") == 2
+
+        with cache._shelf.alone():  # some thread of the parent is amid a change, so that nothing is sure
+            assert self.exit_code(work) == 0
+        assert self.exit_code(partial(cache.delete, "a")) == 0
+        assert cache.get("a") == 1
+
+    def test_does_not_wait_for_loads_of_its_parent(self) -> None:
+        cache = TTLCache[str, str](10, ttl=60)
+        gate, begun = threading.Event(), threading.Event()
+
+        def load(key: str) -> str:
+            begun.set()
+            gate.wait(20)
+            return key
+
+        with threads(partial(cache.get_or_load_sync, "a", load)):
+            assert begun.wait(20)
+            assert self.exit_code(lambda: cache.get_or_load_sync("a", str.upper) == "A") == 0
+            gate.set()
+
+    def test_loads_behind_an_answer(self) -> None:
+        clock = ManualClock()
+        cache = TTLCache[str, str](10, ttl=5, stale=5, clock=clock)
+        gate = threading.Event()
+
+        def load(key: str) -> str:
+            gate.wait(20)
+            return key
+
+        def work() -> bool:
+            assert cache.get_or_load_sync("a", str.upper) == "old"
+            eventually(lambda: cache.get("a") == "A")
+            return True
+
+        for key in "abcdef":
+            cache.set(key, "old")
+        clock.advance(5)
+        for key in "bcdef":  # all threads of the parent are at work
+            cache.get_or_load_sync(key, load)
+        assert self.exit_code(work) == 0
+        gate.set()
+        eventually(lambda: not cache._shelf.loads)
