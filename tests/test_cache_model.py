@@ -205,6 +205,6 @@ class BoundedCacheModel(CacheModel):
 
 
 TestCacheModel = CacheModel.TestCase
-TestCacheModel.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestCacheModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestBoundedCacheModel = BoundedCacheModel.TestCase
-TestBoundedCacheModel.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestBoundedCacheModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -40,7 +40,7 @@ def test_threads_that_do_all_there_is_leave_it_whole(more: dict[str, Any]) -> No
 
     def work(seed: int) -> None:
         chance = random.Random(seed)
-        for _ in range(2_000):
+        for _ in range(1_000):
             key = chance.choice(keys)
             match chance.randrange(20):
                 case 0:
@@ -95,7 +95,7 @@ def test_a_value_is_never_given_beyond_its_time_nor_another_one_s() -> None:
             clock.advance(0.4)
 
     def read() -> None:
-        for _ in range(20_000):
+        for _ in range(10_000):
             for key in "ab":
                 before = clock.now()
                 found = cache.get(key)
