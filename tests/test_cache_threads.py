@@ -68,14 +68,14 @@ def test_threads_that_do_all_there_is_leave_it_whole(more: dict[str, Any]) -> No
 
     with threads(*(partial(work, seed) for seed in range(4))):
         pass
-    eventually(lambda: not cache._shelf.loads)
+    eventually(lambda: not cache._shelf.loads.by_key)
     store = cache._shelf.store
     assert len(cache) == len(list(cache)) == store.weight <= 50
     queued = [entry.key for entry, _ in store.in_order()]
     assert sorted(map(str, queued)) == sorted(cache)
     for key in keys:
         cache.set(key, key)
-    assert len(cache) == 50
+    assert len(cache) in (49, 50)
 
 
 def test_a_value_is_never_given_beyond_its_time_nor_another_one_s() -> None:
@@ -170,8 +170,17 @@ class TestAForkedChild:
             cache.set("b", 2)
             return list(cache) == ["b"] and cache.get("b") == 2
 
-        with cache._shelf.alone():  # some thread of the parent is amid a change, so that nothing is sure
+        held, over = threading.Event(), threading.Event()
+
+        def change() -> None:
+            with cache._shelf.lock:
+                held.set()
+                over.wait(20)
+
+        with threads(change):  # a thread of the parent is amid a change, so that nothing is sure
+            assert held.wait(20)
             assert self.exit_code(work) == 0
+            over.set()
         assert self.exit_code(partial(cache.delete, "a")) == 0
         assert cache.get("a") == 1
 
@@ -210,4 +219,4 @@ class TestAForkedChild:
             cache.get_or_load_sync(key, load)
         assert self.exit_code(work) == 0
         gate.set()
-        eventually(lambda: not cache._shelf.loads)
+        eventually(lambda: not cache._shelf.loads.by_key)

@@ -240,7 +240,7 @@ async def test_asking_a_cache(many: bool) -> None:
         assert answers in (["A"], ["A", "A"])
         assert loads == 1 or striker.left <= 0
         assert loads <= 2  # stopped with its only caller, it is begun again by the next
-        assert not cache._shelf.loads
+        assert not cache._shelf.loads.by_key
 
     await strike_at_each_await(attempt)
 

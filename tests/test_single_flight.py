@@ -93,7 +93,7 @@ async def test_when_all_are_cancelled_the_load_is_stopped_and_the_next_one_loads
             scope.cancel()
         await settle()
         assert loader.ends == ["stopped"]
-        assert not cache._shelf.loads
+        assert not cache._shelf.loads.by_key
         loader.gate.set()
         tasks.start_soon(callers.ask, 3)
     assert callers.answers == ["A"]
@@ -172,7 +172,7 @@ async def test_a_load_that_would_wait_for_itself_is_an_error_at_once(
         await cache.get_or_load("a", circle.load)
     with pytest.raises(LoadFailed, match="it would wait for itself for ever"):
         cache.get_or_load_sync("a", circle.load_sync)
-    assert not cache._shelf.loads
+    assert not cache._shelf.loads.by_key
 
 
 async def test_loads_that_others_began_may_not_wait_for_each_other_either(cache: Words) -> None:

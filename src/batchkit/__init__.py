@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from batchkit._adaptive import AdaptiveLimiter
 from batchkit._batcher import Batcher
 from batchkit._cache import TTLCache
-from batchkit._call import CallInfo, current_call
 from batchkit._cached import CachedAsyncFunction, CachedFunction, cached
+from batchkit._call import CallInfo, current_call
 from batchkit._concurrency import ConcurrencyLimiter
 from batchkit._events import (
     BatchSplit,
@@ -154,9 +154,9 @@ __all__ = [
     "Waited",
     "all_of",
     "batched",
+    "cached",
     "current_call",
     "drain_on_signal",
-    "cached",
     "limited",
 ]
 

@@ -221,7 +221,8 @@ class Backstage:
     def __init__(self, name: str, threads: int = 4) -> None:
         self._name = name
         self._most = threads
-        self._start_anew()
+        self.forked()
+        FORKS.tell(self)
 
     def do(self, work: Callable[[], object]) -> None:
         """Have something done, in a copy of the caller's context. It must not raise.
@@ -229,8 +230,6 @@ class Backstage:
         Raises:
             RuntimeError: the interpreter ends, and starts no thread any more.
         """
-        if FORKS.count != self._process:
-            self._start_anew()
         work = partial(copy_context().run, work)
         with self._lock:
             if self._threads == self._most:
@@ -243,12 +242,11 @@ class Backstage:
             self._leave()
             raise
 
-    def _start_anew(self) -> None:
-        """In a fork, none of the parent's threads is here; what they did not begin, the parent does."""
+    def forked(self) -> None:
+        """Start anew: what the parent's threads did not begin, the parent does."""
         self._lock = threading.Lock()
         self._works: deque[Callable[[], object]] = deque()
         self._threads = 0
-        self._process = FORKS.count
 
     def _run(self, work: Callable[[], object] | None) -> None:
         while work is not None:

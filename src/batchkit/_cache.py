@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
-from typing import Generic, TypeVar, cast, overload
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final, Generic, TypeVar, cast, overload
 
-from batchkit._asking import Asking, Wish, all_picked, picked
+from batchkit._asking import Asking, all_picked, picked
 from batchkit._clock import MONOTONIC
 from batchkit._core.expiry import MOST_HITS
 from batchkit._core.terms import Tags, Terms, Ttl, checked_period, checked_ttl
+from batchkit._loading import Loading, Wish, tier_value
 from batchkit._numbers import checked_seconds
 from batchkit._shelf import Shelf
 from batchkit._snapshots import dump, parse
 from batchkit._sweeping import Sweeping
+from batchkit._tiered import Tiered
 from batchkit._values import CacheStatistics
-from batchkit.abc import Clock, Codec, LoadMany
+from batchkit.abc import Clock, Codec, LoadMany, Tier
 from batchkit.codecs import JSON
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 D = TypeVar("D")
+
+
+NOTHING: Final[Any] = object()
 
 
 class TTLCache(Generic[K, V]):
@@ -47,6 +54,8 @@ class TTLCache(Generic[K, V]):
         tags: what an entry can be dropped by, with others; a function of key and value.
         separator: ends the parts of keys that are texts, such as ":" in "deck:7:card:1". With it,
             `delete_prefix("deck:7:")` has to look at these keys only.
+        tier: what several processes share behind their caches, such as a `RedisTier`: asked before anything
+            is loaded, told of all that changes here, and tells what changed elsewhere.
         name: what it is called in errors.
         clock: for tests, `batchkit.testing.ManualClock`.
 
@@ -67,6 +76,7 @@ class TTLCache(Generic[K, V]):
         negative: type[Exception] | tuple[type[Exception], ...] = KeyError,
         tags: Callable[[K, V], Tags] | None = None,
         separator: str | None = None,
+        tier: Tier[K] | None = None,
         name: str = "cache",
         clock: Clock = MONOTONIC,
     ) -> None:
@@ -90,8 +100,12 @@ class TTLCache(Generic[K, V]):
             separator=separator,
         )
         self._shelf: Shelf[K] = Shelf(maxsize, terms, clock)
-        self._asking = Asking(name, self._shelf, negative)
-        self._front = self._shelf.store.front.get
+        self._tiered = None if tier is None else Tiered(name, tier, self._shelf)
+        loading = Loading(name, self._shelf, negative, self._tiered)
+        self._asking = Asking(name, self._shelf, loading)
+        self._store = self._shelf.store
+        self._front = self._store.front.get
+        self._constant = terms.constant if tier is None else None
         self._now = clock.now
         self._hits = 0  # those that took no lock
 
@@ -103,14 +117,9 @@ class TTLCache(Generic[K, V]):
 
     def get(self, key: K, default: object = None) -> object:
         """The value of a key, or the default."""
-        entry = self._front(key)
-        if entry is not None:
-            value = entry.value
-            if entry.fresh > self._now() and entry.value is value:
-                if entry.hits < MOST_HITS:
-                    entry.hits += 1
-                self._hits += 1
-                return value
+        value = self.fresh(key)
+        if value is not NOTHING:
+            return value
         return self._shelf.present((key,)).get(key, default)
 
     def get_present(self, keys: Iterable[K]) -> dict[K, V]:
@@ -119,18 +128,38 @@ class TTLCache(Generic[K, V]):
 
     def set(self, key: K, value: V, ttl: Ttl | None = None, *, tags: Tags = ()) -> None:
         """Keep a value, for `ttl` seconds instead of the cache's own if given, and with these tags, too."""
-        ttl = None if ttl is None else checked_ttl(ttl)
-        self._shelf.put(key, self._shelf.terms.entry(key, value, self._now(), ttl, tags))
+        if ttl is not None or tags or self._constant is None:
+            self._put(key, value, None if ttl is None else checked_ttl(ttl), tags)
+            return
+        shelf = self._shelf
+        lock = shelf.lock
+        now = self._now()
+        try:  # as `with lock` does, in a third of its time
+            lock.acquire()
+            if shelf.loads.by_key:
+                shelf.loads.outdate(key)
+            self._store.set(key, value, now + self._constant, now)
+        except BaseException:
+            with suppress(RuntimeError):  # Ctrl-C, before it was acquired
+                lock.release()
+            raise
+        lock.release()
 
     def delete(self, key: K) -> bool:
         """Drop a value; false if there was none. What is being loaded for the key is not kept."""
-        return self._shelf.remove(key)
+        there = self._shelf.remove(key)
+        if self._tiered is not None:
+            self._tiered.tell(partial(self._tiered.tier.delete_sync, [key]))
+        return there
 
     def delete_tag(self, tag: Hashable) -> int:
         """Drop all values that have a tag; returns how many. What is being loaded, and may have it, is not
         kept.
         """
-        return self._shelf.remove_tagged(tag)
+        dropped = self._shelf.remove_tagged(tag)
+        if self._tiered is not None:
+            self._tiered.tell(partial(self._tiered.tier.delete_tag_sync, tag))
+        return dropped
 
     def delete_prefix(self, prefix: str | tuple[Hashable, ...]) -> int:
         """Drop the values of all keys that start so; returns how many. What is being loaded for such a key
@@ -141,11 +170,31 @@ class TTLCache(Generic[K, V]):
         Args:
             prefix: the beginning of keys that are texts, or of keys that are tuples.
         """
-        return self._shelf.remove_prefixed(prefix)
+        dropped = self._shelf.remove_prefixed(prefix)
+        if self._tiered is not None:
+            self._tiered.tell(partial(self._tiered.tier.delete_prefix_sync, prefix))
+        return dropped
 
     def clear(self) -> None:
         """Drop all values. What is being loaded is not kept."""
         self._shelf.clear()
+        if self._tiered is not None:
+            self._tiered.tell(partial(self._tiered.tier.delete_prefix_sync, ""))
+
+    async def catch_up(self) -> None:
+        """Return when the tier behind the cache was told of all that was changed here so far. It is told soon
+        without this, too.
+
+        Raises:
+            TierUnavailable: it cannot be told, and that was to be raised.
+        """
+        if self._tiered is not None:
+            await self._tiered.catch_up()
+
+    def catch_up_sync(self) -> None:
+        """The blocking twin of `catch_up`."""
+        if self._tiered is not None:
+            self._tiered.catch_up_sync()
 
     def sweep(self) -> int:
         """Drop all expired values at once; returns how many. They are dropped little by little without it,
@@ -182,21 +231,17 @@ class TTLCache(Generic[K, V]):
             KeyError: the key is known to have no value.
             LoadFailed: `load` asks for its own key.
         """
-        # what `get` does, once more: a call would take a third longer
+        # what `get` does, once more: a call would take a third longer, and so would cells for a closure
         entry = self._front(key)
         if entry is not None:
-            value = entry.value
+            value: V = entry.value
             if entry.fresh > self._now() and entry.value is value:
                 if entry.hits < MOST_HITS:
                     entry.hits += 1
                 self._hits += 1
-                return cast(V, value)
-
-        async def load_many(keys: list[K]) -> dict[K, V]:
-            return {key: await load(key)}
-
-        values = await self._asking.ask([key], Wish(load_many, ttl, tags, single=True))
-        return cast(V, picked(key, values))
+                return value
+        wish = Wish[K](partial(_load_one, load), ttl, tags, single=True)
+        return cast(V, picked(key, await self._asking.ask([key], wish)))
 
     def get_or_load_sync(
         self, key: K, load: Callable[[K], V], ttl: Ttl | None = None, *, tags: Tags = ()
@@ -204,7 +249,10 @@ class TTLCache(Generic[K, V]):
         """The blocking twin of `get_or_load`: `load` runs in the thread of the first who asks, and in a
         thread of its own if nobody has to wait.
         """
-        wish = Wish[K](lambda keys: {key: load(key)}, ttl, tags, single=True)
+        value: V = self.fresh(key)
+        if value is not NOTHING:
+            return value
+        wish = Wish[K](partial(_load_one_sync, load), ttl, tags, single=True)
         return cast(V, picked(key, self._asking.ask_sync([key], wish)))
 
     async def get_many(
@@ -274,6 +322,28 @@ class TTLCache(Generic[K, V]):
         """What it did so far."""
         return self._shelf.statistics(more_hits=self._hits)
 
+    def _put(self, key: K, value: V, ttl: Ttl | None, tags: Tags) -> None:
+        now = self._now()
+        entry = self._shelf.terms.entry(key, value, now, ttl, tags)
+        kept = None if entry is None else tier_value(entry, now)
+        self._shelf.put(key, entry, now)
+        if self._tiered is not None and kept is not None:
+            self._tiered.tell(partial(self._tiered.tier.set_many_sync, {key: kept}))
+        elif self._tiered is not None:
+            self._tiered.tell(partial(self._tiered.tier.delete_sync, [key]))
+
+    def fresh(self, key: K) -> Any:
+        """The value of a key that can be had at once and without a lock, or `NOTHING`; for `cached`."""
+        entry = self._front(key) or self._store.beyond_front(key)
+        if entry is not None:
+            value = entry.value
+            if entry.fresh > self._now() and entry.value is value:
+                if entry.hits < MOST_HITS:
+                    entry.hits += 1
+                self._hits += 1
+                return value
+        return NOTHING
+
     def __len__(self) -> int:
         return len(self._shelf.store)
 
@@ -286,3 +356,11 @@ class TTLCache(Generic[K, V]):
     def __repr__(self) -> str:
         ttl = "by entry" if callable(self.ttl) else f"{self.ttl:g}"
         return f"TTLCache(size={len(self)}, ttl={ttl}, name={self.name!r})"
+
+
+async def _load_one(load: Callable[[K], Awaitable[V]], keys: list[K]) -> dict[K, V]:
+    return {key: await load(key) for key in keys}
+
+
+def _load_one_sync(load: Callable[[K], V], keys: list[K]) -> dict[K, V]:
+    return {key: load(key) for key in keys}

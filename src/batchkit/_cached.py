@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Coroutine, Hashable, Sequence
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, cast, overload
 
-from batchkit._cache import TTLCache
+from batchkit._cache import NOTHING, TTLCache
 from batchkit._core.terms import Tags, Ttl
 from batchkit._functions import is_async, refuse_unfit
 
@@ -38,8 +38,12 @@ class CachedFunction(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The function's value for these arguments, from the cache or from the function."""
-        key, tags = self._keeping.place(self._owner, args, kwargs)
+        key = self._keeping.key(self._owner, args, kwargs)
+        value: R = self._keeping.fresh(key)
+        if value is not NOTHING:
+            return value
         load = functools.partial(_call, self._function, (*self._owner, *args), kwargs)
+        tags = self._keeping.tags(self._owner, args, kwargs)
         return cast(R, self.cache.get_or_load_sync(key, load, self._keeping.ttl, tags=tags))
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
@@ -75,8 +79,12 @@ class CachedAsyncFunction(CachedFunction[P, Coroutine[Any, Any, R]]):
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The function's value for these arguments, from the cache or from the function."""
-        key, tags = self._keeping.place(self._owner, args, kwargs)
+        key = self._keeping.key(self._owner, args, kwargs)
+        value: R = self._keeping.fresh(key)
+        if value is not NOTHING:
+            return value
         load = functools.partial(_call, self._function, (*self._owner, *args), kwargs)
+        tags = self._keeping.tags(self._owner, args, kwargs)
         return cast(R, await self.cache.get_or_load(key, load, self._keeping.ttl, tags=tags))
 
     @overload
@@ -160,18 +168,24 @@ class _Keeping:
         self.ttl = ttl
         self._key = key
         self._tags = tags
+        self._by_arguments = key if isinstance(key, _Arguments) else None
 
     def key(self, owner: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
-        if owner and isinstance(self._key, _Arguments):
-            return self._key(_weak(owner[0]), *args, **kwargs)
-        return self._key(*owner, *args, **kwargs)
+        if self._by_arguments is None:
+            return self._key(*owner, *args, **kwargs)
+        return self._by_arguments.key((_weak(owner[0]), *args) if owner else args, kwargs)
 
-    def place(
-        self, owner: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Hashable, Tags]:
-        """The key, and the tags."""
-        tags = () if self._tags is None else tuple(self._tags(*owner, *args, **kwargs))
-        return self.key(owner, args, kwargs), tags
+    def fresh(self, key: Hashable) -> Any:
+        """The value, if nothing has to be thought of but that."""
+        try:
+            return self.cache.fresh(key)
+        except TypeError as error:
+            if self._by_arguments is not None:
+                self._by_arguments.refuse_unhashable(key)
+            raise error
+
+    def tags(self, owner: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tags:
+        return () if self._tags is None else tuple(self._tags(*owner, *args, **kwargs))
 
 
 class _Arguments:
@@ -186,25 +200,28 @@ class _Arguments:
         self._defaults = tuple(each.default for each in parameters if each.default is not each.empty)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Hashable:
-        key = (self._name, *self._normal(args, kwargs))
+        return self.key(args, kwargs)
+
+    def key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
+        if self._plain and not kwargs:
+            left = self._count - len(args)
+            if left == 0:
+                return (self._name, *args)
+            if 0 < left <= len(self._defaults):
+                return (self._name, *args, *self._defaults[len(self._defaults) - left :])
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        if self._plain:
+            return (self._name, *bound.args)
+        return (self._name, bound.args, tuple(sorted(bound.kwargs.items())))
+
+    def refuse_unhashable(self, key: Hashable) -> None:
         try:
             hash(key)
         except TypeError as error:
             raise TypeError(
                 f"the arguments of {self._name} cannot be a key ({error}): give it one by key="
             ) from error
-        return key
-
-    def _normal(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Hashable, ...]:
-        if self._plain and not kwargs:
-            left = self._count - len(args)
-            if 0 <= left <= len(self._defaults):
-                return (*args, *self._defaults[len(self._defaults) - left :])
-        bound = self._signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        if self._plain:
-            return bound.args
-        return (bound.args, tuple(sorted(bound.kwargs.items())))
 
 
 def _name(function: Callable[..., Any]) -> str:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable
+from typing import Protocol
+
+
+class Forked(Protocol):
+    """What has to be told of a fork."""
+
+    def forked(self) -> None:
+        """This is the child now: the threads of the parent are not here."""
+        ...
 
 
 class Forks:
@@ -14,11 +24,16 @@ class Forks:
         count: how many.
     """
 
-    __slots__ = ("count",)
+    __slots__ = ("_told", "count")
 
     def __init__(self) -> None:
         self.count = 0
+        self._told: weakref.WeakSet[Forked] = weakref.WeakSet()
         self.then(self._happened)
+
+    def tell(self, concerned: Forked) -> None:
+        """Tell it in each child, as long as it is there."""
+        self._told.add(concerned)
 
     def then(self, call: Callable[[], object]) -> None:
         """Have something called in each child."""
@@ -27,6 +42,8 @@ class Forks:
 
     def _happened(self) -> None:
         self.count += 1
+        for each in list(self._told):
+            each.forked()
 
 
 FORKS = Forks()

@@ -50,38 +50,38 @@ class Loads(Generic[K]):
 
     A load has a key until it ends, or until something else was said about the key meanwhile: then what it
     loads is too old to be kept, and who asks from now on does not join it.
+
+    Attributes:
+        by_key: the loads.
     """
 
     def __init__(self) -> None:
-        self._by_key: dict[K, Load[K]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._by_key)
+        self.by_key: dict[K, Load[K]] = {}
 
     def of(self, key: K) -> Load[K] | None:
         """The load under way that a caller for a key can join."""
-        load = self._by_key.get(key)
+        load = self.by_key.get(key)
         return None if load is None or load.flight.lost else load
 
     def add(self, load: Load[K]) -> None:
         """From now on this one loads its keys."""
-        self._by_key.update(dict.fromkeys(load.keys, load))
+        self.by_key.update(dict.fromkeys(load.keys, load))
 
     def has(self, load: Load[K], key: K) -> bool:
         """Whether what it loads for a key may be kept."""
-        return self._by_key.get(key) is load
+        return self.by_key.get(key) is load
 
     def end(self, load: Load[K]) -> None:
         """It is over."""
         for key in load.keys:
-            if self._by_key.get(key) is load:
-                del self._by_key[key]
+            if self.by_key.get(key) is load:
+                del self.by_key[key]
 
     def outdate(self, key: K) -> None:
         """What is being loaded for a key is too old."""
-        self._by_key.pop(key, None)
+        self.by_key.pop(key, None)
 
     def outdate_where(self, is_old: Callable[[K, Load[K]], bool]) -> None:
         """What is being loaded for some keys is too old; takes as long as keys are being loaded."""
-        for key in [key for key, load in self._by_key.items() if is_old(key, load)]:
-            del self._by_key[key]
+        for key in [key for key, load in self.by_key.items() if is_old(key, load)]:
+            del self.by_key[key]

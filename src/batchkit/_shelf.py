@@ -6,14 +6,13 @@ import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, Final, Generic, TypeVar, cast
 
-from batchkit._clock import give_way
 from batchkit._core.expiry import Entry, Store
 from batchkit._core.terms import Prefix, Terms, own_tags, starts_with
 from batchkit._forks import FORKS
 from batchkit._loads import Loads
 from batchkit._snapshots import Kept
 from batchkit._values import CacheStatistics
-from batchkit.abc import Clock
+from batchkit.abc import Clock, Invalidation
 
 K = TypeVar("K", bound=Hashable)
 
@@ -28,7 +27,8 @@ class Shelf(Generic[K]):
         clock: what they go by.
         store: the entries.
         loads: those under way.
-        hits, stale_hits, negative_hits, misses, load_calls, load_failures, load_seconds: see
+        lock: before all of them.
+        hits, stale_hits, negative_hits, misses, load_calls, load_failures, load_seconds, tier_hits: see
             `CacheStatistics`.
         loaded: its `loads`.
     """
@@ -47,15 +47,18 @@ class Shelf(Generic[K]):
         self.load_calls = 0
         self.load_failures = 0
         self.load_seconds = 0.0
-        self._lock = threading.Lock()
-        self._process = FORKS.count
-        self._settlers: dict[int, int] = {}
+        self.tier_hits = 0
+        self.lock = threading.RLock()
+        FORKS.tell(self)
 
-    def alone(self) -> threading.Lock:
-        """The lock. In a fork it is a new one."""
-        if FORKS.count != self._process:
-            self._settle_in_a_fork()
-        return self._lock
+    def forked(self) -> None:
+        """The parent's threads are not here: neither to free its lock, nor to end its loads. What one of them
+        was about to change may be half changed.
+        """
+        if not self.lock.acquire(blocking=False):
+            self.store.clear()
+        self.lock = threading.RLock()
+        self.loads = Loads()
 
     def find(self, key: K, now: float) -> Entry | None:
         """The entry of a key, if it is of any use to somebody with a loader; with the lock in hand."""
@@ -73,7 +76,7 @@ class Shelf(Generic[K]):
     def present(self, keys: Iterable[K]) -> dict[K, Any]:
         """The values that hold, of these keys, in their order."""
         found: dict[K, Any] = {}
-        with self.alone():
+        with self.lock:
             now = self.now()
             for key in keys:
                 entry = self.store.find(key, now)
@@ -86,36 +89,36 @@ class Shelf(Generic[K]):
 
     def has(self, key: K) -> bool:
         """Whether there is a value that holds, which is not counted."""
-        with self.alone():
+        with self.lock:
             now = self.now()
             entry = self.store.look(key, now)
             return entry is not None and _holds(entry, now)
 
-    def put(self, key: K, entry: Entry | None) -> None:
+    def put(self, key: K, entry: Entry | None, now: float) -> None:
         """Keep an entry, or, if there is none, nothing for the key."""
-        with self.alone():
+        with self.lock:
             self.loads.outdate(key)
             if entry is None:
-                self.store.remove(key, self.now())
+                self.store.remove(key, now)
             else:
-                self.store.put(entry, self.now())
+                self.store.put(entry, now)
 
     def remove(self, key: K) -> bool:
         """Drop an entry; false if there was none."""
-        with self.alone():
+        with self.lock:
             self.loads.outdate(key)
             return self.store.remove(key, self.now())
 
     def remove_tagged(self, tag: Hashable) -> int:
         """Drop all entries that have a tag; returns how many."""
-        with self.alone():
+        with self.lock:
             any_may = self.terms.tags is not None
             self.loads.outdate_where(lambda _, load: any_may or tag in load.tags)
             return self._remove_all(self.store.tagged(tag))
 
     def remove_prefixed(self, prefix: str | tuple[Hashable, ...]) -> int:
         """Drop the entries of all keys that start so; returns how many."""
-        with self.alone():
+        with self.lock:
             self.loads.outdate_where(lambda key, _: starts_with(key, prefix))
             separator = self.terms.separator
             if isinstance(prefix, str) and separator is not None and prefix.endswith(separator):
@@ -124,18 +127,18 @@ class Shelf(Generic[K]):
 
     def clear(self) -> None:
         """Drop all entries."""
-        with self.alone():
+        with self.lock:
             self.loads.outdate_where(lambda key, load: True)
             self.store.clear()
 
     def keys(self) -> list[K]:
         """The keys of all entries."""
-        with self.alone():
+        with self.lock:
             return cast("list[K]", list(self.store))
 
     def holding(self) -> list[Kept]:
         """All values that hold, the ones that are worth keeping first."""
-        with self.alone():
+        with self.lock:
             now = self.now()
             return [
                 Kept(entry.key, entry.value, entry.expires - now, main, own_tags(entry))
@@ -148,16 +151,27 @@ class Shelf(Generic[K]):
         now = self.now()
         for each in values:
             entry = self.terms.entry_for(each.key, each.value, now, each.seconds - elapsed, each.tags)
-            with self.alone():
+            with self.lock:
                 self.loads.outdate(cast(K, each.key))
                 self.store.put(entry, now, main=each.main)
+
+    def hear(self, news: Invalidation) -> None:
+        """Drop what a tier says must be kept no longer."""
+        if news.everything:
+            self.clear()
+        for key in news.keys:
+            self.remove(cast(K, key))
+        for tag in news.tags:
+            self.remove_tagged(tag)
+        for prefix in news.prefixes:
+            self.remove_prefixed(prefix)
 
     def sweep_in_parts(self) -> Iterator[int]:
         """Look at every entry, a part with each step, so that others are not held up for long; gives how many
         were dropped.
         """
         for _ in range(0, self.store.longest_queue, _SWEPT_AT_ONCE):
-            with self.alone():
+            with self.lock:
                 before = self.store.expired
                 self.store.tidy(self.now(), _SWEPT_AT_ONCE)
                 dropped = self.store.expired - before
@@ -165,7 +179,7 @@ class Shelf(Generic[K]):
 
     def statistics(self, more_hits: int) -> CacheStatistics:
         """What it did so far, with hits that were counted elsewhere."""
-        with self.alone():
+        with self.lock:
             return CacheStatistics(
                 size=len(self.store),
                 weight=self.store.weight,
@@ -177,6 +191,7 @@ class Shelf(Generic[K]):
                 load_calls=self.load_calls,
                 load_failures=self.load_failures,
                 load_seconds=self.load_seconds,
+                tier_hits=self.tier_hits,
                 evicted=self.store.evicted,
                 expired=self.store.expired,
                 deleted=self.store.removed,
@@ -186,20 +201,6 @@ class Shelf(Generic[K]):
     def _remove_all(self, keys: Iterable[Hashable]) -> int:
         now = self.now()
         return sum([self.store.remove(key, now) for key in keys])
-
-    def _settle_in_a_fork(self) -> None:
-        """The parent's threads are not here: neither to free its lock, nor to end its loads. What one of them
-        was about to change may be half changed.
-        """
-        process, thread = FORKS.count, threading.get_ident()
-        if self._settlers.setdefault(process, thread) == thread:
-            if self._lock.locked():
-                self.store.clear()
-            self._lock = threading.Lock()
-            self.loads = Loads()
-            self._process = process
-        while self._process != process:
-            give_way()
 
 
 def _holds(entry: Entry, now: float) -> bool:

@@ -173,6 +173,7 @@ class CacheStatistics:
         load_calls: calls of loaders, those that failed included.
         load_failures: those of the calls that raised.
         load_seconds: what all calls took together.
+        tier_hits: values found in the tier behind the cache, instead of being loaded.
         evicted: entries dropped to make room.
         expired: entries dropped because their time was over.
         deleted: entries dropped by their key, a tag, a prefix, or with all others.
@@ -189,6 +190,7 @@ class CacheStatistics:
     load_calls: int
     load_failures: int
     load_seconds: float
+    tier_hits: int
     evicted: int
     expired: int
     deleted: int

@@ -3,16 +3,17 @@
 Eviction is S3-FIFO (Yang, Zhang, Qiu, Yue, Vinayak: "FIFO queues are all you need for cache eviction",
 SOSP 2023): a new key enters a small queue of a tenth of the room; what was asked for again by the time it
 reaches the end of that moves to the main queue, the rest leaves and is remembered as a ghost for a while; a
-ghost that comes back enters the main queue at once. So keys that are seen once leave soon, and a hit costs
-one counter, with nothing to move.
+ghost that came back moves to the main queue, too. (In the paper it enters it at once; so the ghosts are asked
+once for a key, and not twice.) So keys that are seen once leave soon, and a hit costs one counter, with
+nothing to move.
 
-Expiry is lazy and amortised: an expired entry is never found, and each `put` and each removal looks at a few
-more entries of the queues, round and round, and drops those whose time is over. So memory follows what is
-kept, and a million entries that expire together stop nobody.
+Expiry is lazy and amortised: an expired entry is never found, and with each change a few more entries of the
+queues are looked at, round and round, and dropped if their time is over. So memory follows what is kept, and
+a million entries that expire together stop nobody.
 
 No operation takes long, however many entries there are, but for those that say so.
 
-One writer at a time; readers of `front` need no lock, if they read an entry's value first, then `fresh`, and
+One writer at a time; readers of `front` and `beyond_front` need no lock, if they read an entry's value first, then `fresh`, and
 then see that the value is still the same: then the value was the entry's at that moment. For this the order
 of the writes below matters.
 """
@@ -28,9 +29,12 @@ from batchkit._core.ghosts import Ghosts
 from batchkit._core.index import KEYS_A_DICT, Index
 
 MOST_HITS: Final = 3
-_LOOKS: Final = 2  # entries of each queue that a change looks at, to see whether their time is over
+_CHANGES: Final = 8  # after which entries of each queue are looked at, to see whether their time is over:
+_FEWEST_LOOKS: Final = 4  # so many while there is none of that kind,
+_MOST_LOOKS: Final = 32  # and so many while there are
 _MOST_ROUNDS: Final = 64  # entries that are given another round before one leaves, wanted or not
-_LARGE: Final = 250 * KEYS_A_DICT  # entries that a store with a bound by weight is made for
+_SPARE: Final = 16  # entries that leave at a time
+_LARGE: Final = 500 * KEYS_A_DICT  # entries that a store with a bound by weight is made for
 
 
 class Entry:
@@ -53,11 +57,11 @@ class Entry:
     tags: tuple[Hashable, ...] = ()
     negative: bool = False
 
-    def __init__(self, key: Hashable, value: Any, fresh: float) -> None:
-        self.key = key
-        self.value = value
-        self.fresh = fresh
-        self.hits = 0
+    # no __init__, which would take as long as all the rest of `Store.set`
+    key: Hashable
+    value: Any
+    fresh: float
+    hits: int
 
     @property
     def expires(self) -> float:
@@ -86,6 +90,16 @@ class Entry:
         self.value = None
 
 
+def plain_entry(key: Hashable, value: Any, fresh: float) -> Entry:
+    """An entry with nothing more to it."""
+    entry = Entry()
+    entry.key = key
+    entry.value = value
+    entry.fresh = fresh
+    entry.hits = 0
+    return entry
+
+
 class FullEntry(Entry):
     """An entry with more to it.
 
@@ -107,7 +121,10 @@ class FullEntry(Entry):
         tags: tuple[Hashable, ...] = (),
         negative: bool = False,
     ) -> None:
-        super().__init__(key, value, -inf if negative else min(due, expires))
+        self.key = key
+        self.value = value
+        self.fresh = -inf if negative else min(due, expires)
+        self.hits = 0
         self._expires = expires
         self._gone = max(expires, gone)
         self.due = due
@@ -152,13 +169,18 @@ class Store:
     """
 
     __slots__ = (
+        "_changes",
         "_ghosts",
         "_index",
+        "_looks",
         "_main",
         "_maxsize",
+        "_number",
+        "_parts",
         "_small",
         "_small_room",
         "_tagged",
+        "_weighted",
         "evicted",
         "expired",
         "front",
@@ -169,24 +191,36 @@ class Store:
 
     def __init__(self, maxsize: int, *, weighted: bool = False) -> None:
         self._maxsize = maxsize
+        self._weighted = weighted
         self._small_room = maxsize / 10
         self._index: Index[Entry] = Index(min(maxsize, _LARGE) if weighted else maxsize)
-        self._small = _Queue()
-        self._main = _Queue()
-        self._ghosts = Ghosts(0)
-        self._tagged: dict[Hashable, set[Hashable]] = {}
+        self._start()
+        self._parts = self._index.parts
+        self._number = self._index.number
         self.front = self._index.front
-        self.weight: int = 0
         self.evicted = 0
         self.expired = 0
         self.removed = 0
         self.refused = 0
+
+    def _start(self) -> None:
+        self._small = _Queue()
+        self._main = _Queue()
+        self._ghosts = Ghosts(0 if self._weighted else self._maxsize)
+        self._tagged: dict[Hashable, set[Hashable]] = {}
+        self._changes = 0
+        self._looks = _FEWEST_LOOKS
+        self.weight: int = 0
 
     def __len__(self) -> int:
         return len(self._index)
 
     def __iter__(self) -> Iterator[Hashable]:
         return iter(self._index)
+
+    def beyond_front(self, key: Hashable) -> Entry | None:
+        """The entry of a key that is not in front, whatever its moment. Needs no lock."""
+        return self._index.get(key)
 
     def find(self, key: Hashable, now: float) -> Entry | None:
         """The entry of a key, if it is of any use, which counts as a hit."""
@@ -203,6 +237,33 @@ class Store:
         self._expire(entry)
         return None
 
+    def set(self, key: Hashable, value: Any, expires: float, now: float) -> None:
+        """Keep a value until `expires`, with nothing more to it."""
+        self._changes += 1
+        if self._changes >= _CHANGES:
+            self._tidy_up(now)
+        part = self._parts[hash(key) % self._number]
+        entry = part.get(key)
+        hits = 0
+        if entry is not None:
+            if type(entry) is Entry:
+                entry.value = value
+                entry.fresh = expires
+                return
+            hits = entry.hits
+            self._drop(entry, part)
+        if self.weight >= self._maxsize:
+            self._make_room(1, now)
+        entry = Entry()
+        entry.key = key
+        entry.value = value
+        entry.fresh = expires
+        entry.hits = hits
+        part[key] = entry
+        self.weight += 1
+        self._small.behind.append(entry)
+        self._small.weight += 1
+
     def put(self, entry: Entry, now: float, *, main: bool = False) -> None:
         """Take an entry in, in the place of another one of its key.
 
@@ -211,33 +272,33 @@ class Store:
             now: the moment.
             main: whether it is known to be worth keeping.
         """
-        self.tidy(now)
-        if (old := self._index.get(entry.key)) is not None:
-            if type(old) is type(entry) is Entry:
-                old.value = entry.value
-                old.fresh = entry.fresh
-                return
+        if type(entry) is Entry and not main:
+            self.set(entry.key, entry.value, entry.fresh, now)
+            return
+        self._tidy_up(now)
+        part = self._part(entry.key)
+        if (old := part.get(entry.key)) is not None:
             entry.hits = old.hits
-            self._drop(old)
+            self._drop(old, part)
         if entry.weight > self._maxsize:
             self.refused += 1
             entry.end()
             return
         self._make_room(entry.weight, now)
-        self._index.add(entry.key, entry)
+        part[entry.key] = entry
         self.weight += entry.weight
         for tag in entry.tags:
             self._tagged.setdefault(tag, set()).add(entry.key)
-        (self._main if main or self._ghosts.recall(entry.key) else self._small).append(entry)
+        (self._main if main else self._small).append(entry)
 
     def remove(self, key: Hashable, now: float) -> bool:
         """Drop the entry of a key; false if there was none."""
         entry = self.look(key, now)
         if entry is None:
             return False
-        self._drop(entry)
+        self._drop(entry, self._part(key))
         self.removed += 1
-        self.tidy(now)
+        self._tidy_up(now)
         return True
 
     def postpone(self, key: Hashable, now: float, seconds: float) -> None:
@@ -255,13 +316,9 @@ class Store:
         for entry, _ in self.in_order():
             entry.end()
         self._index.clear()
-        self._tagged.clear()
-        self._small = _Queue()
-        self._main = _Queue()
-        self._ghosts = Ghosts(0)
-        self.weight = 0
+        self._start()
 
-    def tidy(self, now: float, looks: int = _LOOKS) -> None:
+    def tidy(self, now: float, looks: int) -> None:
         """Look at so many entries of each queue, and drop those whose time is over."""
         self._small.tidy(now, looks, self._expire)
         self._main.tidy(now, looks, self._expire)
@@ -278,36 +335,58 @@ class Store:
         for queue in (self._main, self._small):
             yield from ((entry, queue is self._main) for entry in queue if entry.gone > -inf)
 
+    def _part(self, key: Hashable) -> dict[Hashable, Entry]:
+        return self._parts[hash(key) % self._number]
+
+    def _tidy_up(self, now: float) -> None:
+        self._changes = 0
+        before = len(self._small) + len(self._main)
+        self.tidy(now, self._looks)
+        some_were_over = len(self._small) + len(self._main) < before
+        self._looks = min(2 * self._looks, _MOST_LOOKS) if some_were_over else _FEWEST_LOOKS
+
     def _make_room(self, weight: int, now: float) -> None:
+        """Have entries leave until there is room, and for some more than asked: to have many leave at a time
+        takes half as long.
+        """
+        most = self._maxsize - weight
+        if self.weight <= most:
+            return
+        most -= min(_SPARE, self._maxsize // 256)
+        small, main, met = self._small, self._main, self._ghosts.met
+        parts, number = self._parts, self._number
         rounds = 0
-        while self.weight + weight > self._maxsize:
-            from_small = self._small.weight >= self._small_room or not self._main
-            entry = (self._small if from_small else self._main).pop()
-            if entry.gone == -inf:
+        while self.weight > most:
+            from_small = small.weight >= self._small_room or not main
+            queue = small if from_small else main
+            entry = (queue.in_front or queue.behind).popleft()
+            queue.weight -= 1 if type(entry) is Entry else entry.weight
+            if entry.fresh <= now and entry.gone <= now:
+                if entry.gone > -inf:
+                    self._expire(entry)
                 continue
+            known = hash(entry.key)
             rounds += 1
-            if entry.gone <= now:
-                self._expire(entry)
-            elif entry.hits == 0 or rounds > _MOST_ROUNDS:
-                self._evict(entry, from_small)
+            if rounds > _MOST_ROUNDS or (entry.hits == 0 and not (from_small and met(known))):
+                self._drop(entry, parts[known % number])
+                self.evicted += 1
             else:
                 entry.hits = 0 if from_small else entry.hits - 1
-                self._main.append(entry)
-
-    def _evict(self, entry: Entry, from_small: bool) -> None:
-        if from_small:
-            if self._ghosts.size < len(self) // 2:
-                self._ghosts = Ghosts(len(self))
-            self._ghosts.add(entry.key)
-        self._drop(entry)
-        self.evicted += 1
+                main.append(entry)
+        if self._weighted and self._ghosts.size < len(main) // 2:
+            self._ghosts = Ghosts(len(main))
 
     def _expire(self, entry: Entry) -> None:
-        self._drop(entry)
+        self._drop(entry, self._part(entry.key))
         self.expired += 1
 
-    def _drop(self, entry: Entry) -> None:
-        self._index.remove(entry.key, entry)
+    def _drop(self, entry: Entry, part: dict[Hashable, Entry]) -> None:
+        del part[entry.key]
+        if type(entry) is Entry:
+            self.weight -= 1
+            entry.fresh = -inf
+            entry.value = None
+            return
         self.weight -= entry.weight
         for tag in entry.tags:
             members = self._tagged[tag]
@@ -324,41 +403,39 @@ class _Queue:
     tail of the one in front. When all are in front, that is the part behind again.
 
     Attributes:
+        in_front: the older ones, the oldest first.
+        behind: the others; new ones are appended here.
         weight: of all entries, those that ended included.
     """
 
-    __slots__ = ("_behind", "_in_front", "weight")
+    __slots__ = ("behind", "in_front", "weight")
 
     def __init__(self) -> None:
-        self._in_front: deque[Entry] = deque()
-        self._behind: deque[Entry] = deque()
+        self.in_front: deque[Entry] = deque()
+        self.behind: deque[Entry] = deque()
         self.weight: int = 0
 
     def __len__(self) -> int:
-        return len(self._in_front) + len(self._behind)
+        return len(self.in_front) + len(self.behind)
 
     def __iter__(self) -> Iterator[Entry]:
-        yield from self._in_front
-        yield from self._behind
+        yield from self.in_front
+        yield from self.behind
 
     def append(self, entry: Entry) -> None:
-        self._behind.append(entry)
+        self.behind.append(entry)
         self.weight += entry.weight
 
-    def pop(self) -> Entry:
-        entry = (self._in_front or self._behind).popleft()
-        self.weight -= entry.weight
-        return entry
-
     def tidy(self, now: float, looks: int, expire: Callable[[Entry], object]) -> None:
+        """Look at so many entries; called with those whose time is over."""
         for _ in range(looks):
-            if not self._behind:
-                if not self._in_front:
+            if not self.behind:
+                if not self.in_front:
                     return
-                self._behind, self._in_front = self._in_front, self._behind
-            entry = self._behind.popleft()
+                self.behind, self.in_front = self.in_front, self.behind
+            entry = self.behind.popleft()
             if entry.fresh > now or entry.gone > now:
-                self._in_front.append(entry)
+                self.in_front.append(entry)
                 continue
             self.weight -= entry.weight
             if entry.gone > -inf:

@@ -3,45 +3,32 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Hashable
 from typing import Final
 
-_CHUNK: Final = 4096  # places of 8 bytes that are made at a time, so that no operation takes long
+_MOST: Final = 2**21  # 4 MB, which are made at once
 
 
 class Ghosts:
     """Remembers about `size` keys by their hashes: a place for each, which belongs to the last key that has
-    it. So a key is forgotten some time after it left; a key that never was there is taken for one that was
-    with a chance of 2**-61.
+    it. So a key is forgotten some time after it left. A key that never was there is taken for one that was
+    with a chance of 2**-16.
 
-    It takes 8 bytes a key, and keeps no key alive.
+    It takes 2 bytes a key, and keeps no key alive.
     """
 
-    __slots__ = ("_chunks", "_size")
+    __slots__ = ("_marks", "size")
 
     def __init__(self, size: int) -> None:
-        self._size = max(1, size)
-        self._chunks: dict[int, array[int]] = {}
+        # odd, so that the place of a hash says nothing of its lowest bits, which are the mark
+        self.size = min(size, _MOST) | 1
+        self._marks = array("H", bytes(2 * self.size))
 
-    @property
-    def size(self) -> int:
-        """How many it remembers at most."""
-        return self._size
-
-    def add(self, key: Hashable) -> None:
-        """Remember a key."""
-        known = hash(key)
-        number, place = divmod(known % self._size, _CHUNK)
-        if number not in self._chunks:
-            self._chunks[number] = array("q", [0]) * min(_CHUNK, self._size)
-        self._chunks[number][place] = known
-
-    def recall(self, key: Hashable) -> bool:
-        """Whether a key is remembered; it is no longer afterwards."""
-        known = hash(key)
-        number, place = divmod(known % self._size, _CHUNK)
-        chunk = self._chunks.get(number)
-        if chunk is None or chunk[place] != known or known == 0:
-            return False
-        chunk[place] = 0
-        return True
+    def met(self, known: int) -> bool:
+        """Whether the key of that hash is remembered. If so it is forgotten; if not it is remembered."""
+        place = known % self.size
+        mark = known & 0xFFFF
+        if self._marks[place] == mark != 0:
+            self._marks[place] = 0
+            return True
+        self._marks[place] = mark
+        return False

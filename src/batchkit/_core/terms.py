@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, TypeAlias
 
-from attrs import frozen
+from attrs import Factory, field, frozen
 
-from batchkit._core.expiry import Entry, FullEntry, prefixes
+from batchkit._core.expiry import Entry, FullEntry, plain_entry, prefixes
 
 Ttl: TypeAlias = float | Callable[[Any, Any], float]
 Tags: TypeAlias = Iterable[Hashable]
@@ -64,6 +64,7 @@ class Terms:
         weigh: what an entry takes of the room; None: 1 each.
         tags: the tags of an entry by key and value.
         separator: what ends the parts of keys that are removed by prefix.
+        plain: whether an entry has a value and its time, and nothing else.
     """
 
     ttl: Ttl
@@ -75,12 +76,19 @@ class Terms:
     weigh: Callable[[Any, Any], int] | None = None
     tags: Callable[[Any, Any], Tags] | None = None
     separator: str | None = None
+    plain: bool = field(init=False, default=Factory(lambda terms: _is_plain(terms), takes_self=True))
+
+    @property
+    def constant(self) -> float | None:
+        """The seconds for which every value holds, if there is nothing more to it than that."""
+        return self.ttl if self.plain and not self.jitter and not callable(self.ttl) else None
 
     def entry(
         self, key: Hashable, value: Any, now: float, ttl: Ttl | None = None, tags: Tags = ()
     ) -> Entry | None:
         """A value as it is kept from now on; None if its time to live says that it is not."""
-        ttl = self.ttl if ttl is None else ttl
+        if ttl is None:
+            ttl = self.ttl
         seconds = ttl(key, value) if callable(ttl) else ttl
         if not seconds > 0:
             return None
@@ -89,10 +97,12 @@ class Terms:
     def entry_for(self, key: Hashable, value: Any, now: float, seconds: float, tags: Tags = ()) -> Entry:
         """A value as it is kept for so many seconds."""
         expires = now + seconds
+        if self.plain and not tags:
+            return plain_entry(key, value, expires)
         weight = 1 if self.weigh is None else _checked_weight(self.weigh(key, value))
         all_tags = self._tags(key, value, tags)
         if weight == 1 and not (all_tags or self.stale or self.refresh_ahead):
-            return Entry(key, value, expires)
+            return plain_entry(key, value, expires)
         return FullEntry(
             key,
             value,
@@ -107,7 +117,10 @@ class Terms:
         """What was answered for a key that has no value; None if that is not kept."""
         if self.negative_ttl is None:
             return None
-        seconds = self.negative_ttl * (1.0 - self.jitter * self.chance())
+        return self.negative_for(key, answer, now, self.negative_ttl * (1.0 - self.jitter * self.chance()))
+
+    def negative_for(self, key: Hashable, answer: object, now: float, seconds: float) -> Entry:
+        """What was answered for a key that has no value, kept for so many seconds."""
         return FullEntry(key, answer, now + seconds, tags=self._prefixes(key), negative=True)
 
     def _tags(self, key: Hashable, value: Any, tags: Tags) -> tuple[Hashable, ...]:
@@ -118,6 +131,11 @@ class Terms:
 
     def _prefixes(self, key: Hashable) -> tuple[Prefix, ...]:
         return () if self.separator is None else tuple(map(Prefix, prefixes(key, self.separator)))
+
+
+def _is_plain(terms: Terms) -> bool:
+    more = (terms.weigh, terms.tags, terms.separator)
+    return not (terms.stale or terms.refresh_ahead) and all(each is None for each in more)
 
 
 def _checked_weight(weight: int) -> int:
