@@ -52,7 +52,10 @@ def test_only_its_room_imports_it(path: Path) -> None:
 @pytest.mark.parametrize(
     ("room", "others"),
     [
-        ("_limiters.py", {"batchkit._cache", "batchkit._batcher", "batchkit._executor", "batchkit._run"}),
+        (
+            "_limiters.py",
+            {"batchkit._cache", "batchkit._batcher", "batchkit._executor", "batchkit._running.tasks"},
+        ),
         (
             "_cache.py",
             {"batchkit._limiters", "batchkit._batcher", "batchkit._executor", "batchkit._dispatch"},

@@ -8,7 +8,7 @@ from functools import partial
 
 import anyio
 
-from batchkit import BatchedExecutor
+from batchkit import BatchedExecutor, TokenBucket
 from benchmarks.frame import AsyncCase, Backend, Case, Role, Skipped, Suite, backends, time_run
 
 ITEMS = 5_000
@@ -53,20 +53,41 @@ def cases() -> list[Case | Skipped]:
     return [*found, *missing]
 
 
-def _list_cases(group: str, backend: Backend, function: Function) -> list[Case]:
+def _list_cases(group: str, backend: Backend, function: Function) -> list[Case | Skipped]:
     case = partial(_case, group, backend)
     executor = BatchedExecutor(function, concurrency=WORKERS)
+    limited = BatchedExecutor(function, concurrency=WORKERS, limiter=TokenBucket(1e9, 10**9))
     ordered = partial(executor.map, ordered=True)
-    found: list[Case] = [
+    found: list[Case | Skipped] = [
         case("workers", "floor", lambda items: pull(function, range(items))),
         case("batchkit run", "batchkit", lambda items: run(executor, range(items))),
         case("batchkit map", "batchkit", lambda items: read(executor.map(range(items)))),
+        case("batchkit run, with a limiter", "batchkit", lambda items: run(limited, range(items))),
         case("batchkit map, ordered", "batchkit", lambda items: read(ordered(range(items)))),
     ]
+    if function is not at_once:
+        found += [case("gather and a semaphore", "peer", lambda items: gather(function, range(items)))]
+        found += _aiometer_cases(case, function)
     if function is at_once:
         batches = BatchedExecutor[int, int].of_batches(batch_at_once, batch_size=BATCH, concurrency=WORKERS)
         found.append(case(f"batchkit run, {BATCH} a call", "batchkit", lambda n: run(batches, range(n))))
     return found
+
+
+def _aiometer_cases(case: Callable[..., AsyncCase], function: Function) -> list[Case | Skipped]:
+    try:
+        import aiometer
+    except ImportError as error:
+        return [Skipped("aiometer", str(error))]
+
+    async def amap(items: int) -> int:
+        count = 0
+        async with aiometer.amap(function, range(items), max_at_once=WORKERS) as results:
+            async for _ in results:
+                count += 1
+        return count
+
+    return [case("aiometer.amap", "peer", amap)]
 
 
 def _async_input_cases(group: str, backend: Backend) -> list[Case]:
@@ -110,6 +131,21 @@ async def pull(function: Function, items: Iterable[int]) -> int:
     async with anyio.create_task_group() as workers:
         for _ in range(WORKERS):
             workers.start_soon(work)
+    return len(results)
+
+
+async def gather(function: Function, items: Iterable[int]) -> int:
+    """A task for each item, as many of them at work as the semaphore lets in."""
+    semaphore = anyio.Semaphore(WORKERS)
+    results: list[int] = []
+
+    async def work(item: int) -> None:
+        async with semaphore:
+            results.append(await function(item))
+
+    async with anyio.create_task_group() as tasks:
+        for item in items:
+            tasks.start_soon(work, item)
     return len(results)
 
 

@@ -36,8 +36,8 @@ from batchkit._groups import AllOf, all_of
 from batchkit._limited import limited
 from batchkit._limiters import TokenBucket
 from batchkit._reservation import Reservation
-from batchkit._signals import drain_on_signal
-from batchkit._streams import OutcomeStream, SyncOutcomeStream
+from batchkit._running.signals import drain_on_signal
+from batchkit._running.streams import OutcomeStream, SyncOutcomeStream
 from batchkit._values import (
     CacheStatistics,
     CheckpointStatistics,

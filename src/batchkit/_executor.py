@@ -12,10 +12,10 @@ from typing_extensions import Unpack
 from batchkit._dispatch import Dispatch
 from batchkit._limiters import TokenBucket
 from batchkit._options import BatchOptions, ItemOptions, plan_for_batches, plan_for_items, terms
-from batchkit._plan import Plan, Terms
-from batchkit._run import Run
-from batchkit._streams import OutcomeStream, SyncOutcomeStream
-from batchkit._thread_run import ThreadRun
+from batchkit._running.plan import Plan, Terms
+from batchkit._running.streams import OutcomeStream, SyncOutcomeStream
+from batchkit._running.tasks import Run
+from batchkit._running.threads import ThreadRun
 from batchkit._values import RunReport
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from batchkit._core.agenda import Sizes
 from batchkit._dispatch import Cost, is_async
 from batchkit._events import Hook
 from batchkit._numbers import checked_seconds
-from batchkit._plan import OnError, Plan, Terms
+from batchkit._running.plan import OnError, Plan, Terms
 from batchkit.abc import Cache, Checkpoint, Clock, Limiter
 from batchkit.breaker import CircuitBreaker
 from batchkit.retries import Retry

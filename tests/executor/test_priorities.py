@@ -253,3 +253,18 @@ class TestFoundConcurrency:
         executor = BatchedExecutor(work.one, concurrency=(2, 30), clock=clock)
         await clock.run(executor.run(trickle(clock, [1] * 100, every=1)))
         assert work.most_running <= 3
+
+    async def test_who_is_one_too_many_waits_for_a_call_to_end_and_not_for_a_moment(
+        self, clock: ManualClock
+    ) -> None:
+        calls = Calls(clock)
+        executor = BatchedExecutor.of_batches(
+            calls, batch_size=2, concurrency=(1, 4), max_wait=0.1, clock=clock
+        )
+        async with executor.map(keep_open=True) as outcomes:
+            for item in range(3):
+                outcomes.submit(item)
+            await clock.run_for(0.9)  # the third item is due, and only one call at once is allowed
+            assert calls.made == [[0, 1]]
+            await clock.run_for(1)
+            assert calls.made == [[0, 1], [2]]

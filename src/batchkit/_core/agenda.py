@@ -80,12 +80,14 @@ class Batch(Generic[T]):
     @property
     def priority(self) -> int:
         """That of its most urgent job."""
-        return max(job.priority for job in self.jobs)
+        jobs = self.jobs
+        return jobs[0].priority if len(jobs) == 1 else max([job.priority for job in jobs])
 
     @property
     def deadline(self) -> float:
         """The moment at which the time of all its jobs is over."""
-        return max(job.deadline for job in self.jobs)
+        jobs = self.jobs
+        return jobs[0].deadline if len(jobs) == 1 else max([job.deadline for job in jobs])
 
 
 @frozen
@@ -127,15 +129,6 @@ class _Group(Generic[T]):
     def place(self) -> Place:
         return self.jobs[0][0]
 
-    def add(self, place: Place, job: Job[T]) -> None:
-        heappush(self.jobs, (place, job))
-        self.weight += job.weight
-
-    def pop(self) -> Job[T]:
-        _, job = heappop(self.jobs)
-        self.weight -= job.weight
-        return job
-
 
 class Agenda(Generic[T]):
     """Jobs in, batches out.
@@ -176,7 +169,8 @@ class Agenda(Generic[T]):
         group = self._groups.get(job.group)
         if group is None:
             group = self._groups[job.group] = _Group(self._gone)
-        group.add((job.came - job.priority * self._patience, job.index), job)
+        heappush(group.jobs, ((job.came - job.priority * self._patience, job.index), job))
+        group.weight += job.weight
         self.waiting += 1
 
     def put_back(self, batch: Batch[T], due: float | None = None) -> None:
@@ -223,8 +217,12 @@ class Agenda(Generic[T]):
     def _chosen(self, now: float, more: bool, slots: int) -> _Group[T] | None:
         """The most urgent group that has a batch which may go."""
         size = self._sizes.at(self.waiting, slots)
-        may_go = (group for group in self._groups.values() if not more or self._is_due(group, size, now))
-        return min(may_go, key=lambda group: group.place, default=None)
+        chosen: _Group[T] | None = None
+        for group in self._groups.values():
+            goes = not more or self._is_due(group, size, now)
+            if goes and (chosen is None or group.place < chosen.place):
+                chosen = group
+        return chosen
 
     def _is_due(self, group: _Group[T], size: int, now: float) -> bool:
         return (
@@ -235,17 +233,18 @@ class Agenda(Generic[T]):
         )
 
     def _cut(self, group: _Group[T], slots: int) -> Batch[T]:
-        size = self._sizes.at(self.waiting, slots)
-        place, name = group.place, group.first.group
-        jobs = [group.pop()]
+        size, most = self._sizes.at(self.waiting, slots), self._sizes.weight
+        waiting, place, name = group.jobs, group.place, group.first.group
+        jobs = [heappop(waiting)[1]]
         weight = jobs[0].weight
-        while group and len(jobs) < size and weight + group.first.weight <= self._sizes.weight:
-            jobs.append(group.pop())
+        while waiting and len(jobs) < size and weight + waiting[0][1].weight <= most:
+            jobs.append(heappop(waiting)[1])
             weight += jobs[-1].weight
+        group.weight -= weight
         self._gone += len(jobs)
         self.waiting -= len(jobs)
         group.mark = self._gone
-        if not group:
+        if not waiting:
             del self._groups[name]
         return Batch(jobs, place)
 

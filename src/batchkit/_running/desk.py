@@ -9,10 +9,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Sequence
 from math import inf
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
-from batchkit._archive import Archive
-from batchkit._caller import Caller
 from batchkit._core.agenda import Agenda, Batch, Job
 from batchkit._core.barrier import Barrier
 from batchkit._core.bottleneck import Bottleneck
@@ -28,17 +26,23 @@ from batchkit._events import (
     Throttled,
     emit,
 )
-from batchkit._intake import Intake
-from batchkit._ledger import Ledger
-from batchkit._outbox import Outbox
-from batchkit._plan import Plan, Terms
+from batchkit._running.archive import Archive
+from batchkit._running.caller import Caller
+from batchkit._running.intake import Intake
+from batchkit._running.ledger import Ledger
+from batchkit._running.outbox import Outbox
+from batchkit._running.plan import Plan, Terms
+from batchkit._running.verdicts import Done, Ruling, finished, ruling
 from batchkit._values import Outcome, RunReport
-from batchkit._verdicts import Done, Ruling, finished, ruling
 from batchkit.exceptions import CallCancelled, NotStarted, RunFailed, StreamClosed
 from batchkit.feedback import Verdict, classify
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+_NOBODY: Final = frozenset[int]()
+_NOTABLE: Final = 0.01  # part of a call's time from which on it had to wait for its permits
 
 
 class Desk(Generic[T, R]):
@@ -75,6 +79,9 @@ class Desk(Generic[T, R]):
         )
         self._barrier = Barrier(plan.batch_size, plan.pause)
         self._found = FoundConcurrency(*plan.concurrency)
+        # whether a job is nothing but an item, and an outcome goes nowhere but to the reader: for speed
+        self._simple = plan.key is None and plan.on_error == "collect" and not plan.hooks
+        self._finds = plan.concurrency[0] < plan.concurrency[1]
         self._under_way: set[Batch[T]] = set()
         self._down_until = 0.0  # while the breaker lets nobody go
         self._closing = False
@@ -133,13 +140,14 @@ class Desk(Generic[T, R]):
 
     def admit(self, items: Iterable[T], now: float, priority: int | None = None) -> None:
         """Take items in."""
+        place = self._agenda.add if self._simple and not self.is_over else self._place
         for item in items:
             try:
                 job = self.intake.job(item, now, priority)
             except Exception as error:  # of a function of an item: it is this item's
                 self._finish_without_value(Job(self.intake.taken - 1, item), error)
             else:
-                self._place(job)
+                place(job)
 
     def _place(self, job: Job[T]) -> None:
         if self.is_over:
@@ -182,7 +190,8 @@ class Desk(Generic[T, R]):
         self.look_at_clock(now)
         while self._may_call(now) and (free := self._found.limit - len(self._under_way)) > 0:
             fresh = self._barrier.is_open(now)
-            batch = self._agenda.next(now, more=self._more(), slots=free, fresh=fresh)
+            more = self._plan.whole_batches and self._more()
+            batch = self._agenda.next(now, more=more, slots=free, fresh=fresh)
             if batch is None:
                 return None
             if self._is_still_wanted(batch, now):
@@ -213,25 +222,31 @@ class Desk(Generic[T, R]):
     def _is_still_wanted(self, batch: Batch[T], now: float) -> bool:
         """Sort out the jobs that need no call any more: whose value is known now, or whose time is over."""
         known = self._finish_cached(batch.jobs)
-        late = [job for job in batch.jobs if job.deadline <= now and job.index not in known]
+        if known:
+            batch.jobs = [job for job in batch.jobs if job.index not in known]
+        late = self._finish_late(batch.jobs, now) if self._plan.deadline is not None else _NOBODY
+        if late:
+            batch.jobs = [job for job in batch.jobs if job.index not in late]
+        return bool(batch.jobs)
+
+    def _finish_late(self, jobs: Sequence[Job[T]], now: float) -> frozenset[int]:
+        """Jobs whose time is over are not called; returns their numbers."""
+        late = [job for job in jobs if job.deadline <= now]
         for job in late:
             error = TimeoutError(f"{self._plan.name}: the time of this item is over")
             self._finish_without_value(job, job.error or error)
-        if known or late:
-            done = known.union(job.index for job in late)
-            batch.jobs = [job for job in batch.jobs if job.index not in done]
-        return bool(batch.jobs)
+        return frozenset(job.index for job in late)
 
-    def _finish_cached(self, jobs: Sequence[Job[T]]) -> set[int]:
+    def _finish_cached(self, jobs: Sequence[Job[T]]) -> frozenset[int]:
         """Jobs whose value is in the cache need no call; returns their numbers."""
         if self._plan.cache is None:
-            return set()
+            return _NOBODY
         found = self._plan.cache.get_present([job.key for job in jobs])
         known = [job for job in jobs if job.key in found]
         for job in known:
             self.ledger.cached += 1
             self.finish(*finished(job, found[job.key], None))
-        return {job.index for job in known}
+        return frozenset(job.index for job in known)
 
     def _begin(self, batch: Batch[T], now: float) -> Batch[T]:
         batch.tries += 1
@@ -262,7 +277,7 @@ class Desk(Generic[T, R]):
 
     def due(self) -> float:
         """The moment at which `take` may say something else although nothing happened."""
-        if self.draining:
+        if self.draining or len(self._under_way) >= self._found.limit:
             return inf
         if self._down_until:
             return self._down_until
@@ -286,22 +301,31 @@ class Desk(Generic[T, R]):
         """Decide about a batch whose call ended."""
         if isinstance(attempt.error, NotStarted):
             return  # it is there when the run is closed
-        self.ledger.called(attempt)
-        if attempt.made:
-            wanted = len(self._under_way) >= self._found.limit
-            self._found.note(attempt.seconds, now, wanted=wanted)
+        self._learn_from(attempt, now)
         self._under_way.discard(batch)
         batch.calling = False
-        if attempt.error is None and self._plan.retry is not None:
-            self._plan.retry.succeeded()
-        self._tell_breaker(attempt.error if attempt.made else self._never(), now)
-        self._notice_throttling(attempt)
         self._carry_out(batch, ruling(self._plan, batch, attempt, now), now)
         self._barrier.ended(now, all_done=not (self._under_way or self._agenda.put_back_ones))
 
+    def _learn_from(self, attempt: Attempt[Any], now: float) -> None:
+        self.ledger.called(attempt)
+        if attempt.made and self._finds:
+            wanted = len(self._under_way) >= self._found.limit
+            waited = attempt.waited + attempt.paced > _NOTABLE * attempt.seconds
+            self._found.note(attempt.seconds, now, wanted=wanted, waited=waited)
+        if attempt.error is None and self._plan.retry is not None:
+            self._plan.retry.succeeded()
+        if self._plan.breaker is not None:
+            self._tell_breaker(attempt.error if attempt.made else self._never(), now)
+        if attempt.error is not None and self._plan.hooks:
+            self._notice_throttling(attempt.error)
+
     def _carry_out(self, batch: Batch[T], ruled: Ruling[T, R], now: float) -> None:
-        for job, done in ruled.done:
-            self.finish(job, done)
+        if self.archive is None:
+            self.deliver(ruled.done)
+        else:
+            for job, done in ruled.done:
+                self.finish(job, done)
         if ruled.error is None:
             return
         if ruled.again is not None:
@@ -324,10 +348,8 @@ class Desk(Generic[T, R]):
             self._plan.breaker.heard(error, now)
             self._down_until = 0.0 if error is None else self._down_until
 
-    def _notice_throttling(self, attempt: Attempt[Any]) -> None:
-        if attempt.error is None or not self._plan.hooks:
-            return
-        said = classify(attempt.error)
+    def _notice_throttling(self, error: Exception) -> None:
+        said = classify(error)
         if said is not None and said.verdict is Verdict.THROTTLED:
             self.emit(Throttled(self._plan.name, said.retry_after))
 
@@ -342,15 +364,22 @@ class Desk(Generic[T, R]):
     def _finish_without_value(self, job: Job[T], error: Exception) -> None:
         self.finish(job, self._without_value(job, error))
 
-    def deliver(self, outcomes: Iterable[Done[T, R]]) -> None:
+    def deliver(self, outcomes: Sequence[Done[T, R]]) -> None:
         """Outcomes are kept, if they are to be."""
+        if self._simple:
+            self._hand_out_plainly(outcomes)
+            return
         for job, done in outcomes:
-            if done.ok and self._plan.cache is not None and done.attempts:
-                self._plan.cache.set(job.key, done.value)
             self._hand_out(done)
-            for twin in self.intake.twins_of(job):
-                twin.attempts = 0
-                self._hand_out(finished(twin, done.value, done.error)[1])
+            if job.key is not None:
+                self._use_for_others(job, done)
+
+    def _use_for_others(self, job: Job[T], done: Outcome[T, R]) -> None:
+        """A value is kept in the cache, and is that of those who waited with the same key."""
+        if done.ok and self._plan.cache is not None and done.attempts:
+            self._plan.cache.set(job.key, done.value)
+        for twin in self.intake.twins_of(job):
+            self._hand_out(finished(twin, done.value, done.error)[1])
 
     def finish_plainly(self, done: Outcome[T, R], seconds: float) -> None:
         """The same where nothing but concurrency was asked for: for speed."""
@@ -368,12 +397,18 @@ class Desk(Generic[T, R]):
         """The same for a call that was cancelled, since the run was."""
         self._under_way.add(Batch([Job(index, item, attempts=1)], calling=True))
 
+    def _hand_out_plainly(self, outcomes: Sequence[Done[T, R]]) -> None:
+        self.intake.finished += len(outcomes)
+        for _, done in outcomes:
+            self.ledger.count(done)
+            self.outbox.put(done)
+
     def _hand_out(self, done: Outcome[T, R]) -> None:
         self.intake.finished += 1
         self.ledger.count(done)
-        if done.state != "not started":
+        if self._plan.hooks and done.state != "not started":
             self.emit(ItemFinished(self._plan.name, done))
-        if self._plan.on_error == "raise" and done.error is not None:
+        if done.error is not None and self._plan.on_error == "raise":
             self._note_failure(done, done.error)
         else:
             self.outbox.put(done)

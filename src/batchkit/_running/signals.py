@@ -10,7 +10,7 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import Any
 
-from batchkit._streams import Stream
+from batchkit._running.streams import Stream
 
 
 @contextmanager

@@ -54,7 +54,8 @@ class Ledger:
             self.failed += 1
         else:
             self.not_started += 1
-        self.resumed += outcome.resumed
+        if outcome.resumed:
+            self.resumed += 1
 
     def called(self, attempt: Attempt[Any]) -> None:
         """Note how a call ended."""

@@ -10,7 +10,7 @@ from attrs import field, frozen
 from batchkit._core.agenda import Batch, Job, in_parts
 from batchkit._core.batching import values_in_order
 from batchkit._dispatch import Attempt
-from batchkit._plan import Plan
+from batchkit._running.plan import Plan
 from batchkit._values import Outcome
 from batchkit.exceptions import BatchFailed, LimiterClosed, LimiterUnavailable
 from batchkit.feedback import Verdict, classify

@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Generic, TypeVar
 
 from batchkit._core.agenda import Job
-from batchkit._plan import Plan, Terms
+from batchkit._running.plan import Plan, Terms
 
 T = TypeVar("T")
 
@@ -34,7 +34,11 @@ class Intake(Generic[T]):
         self.asked: list[Job[T]] = []
         self._plan = plan
         self.window = terms.window
-        self._ahead = plan.reach if plan.looks_ahead else plan.call_size
+        self._reach = plan.reach
+        self._size = plan.sizes.most
+        self._ahead = plan.reach if plan.looks_ahead else self._size
+        asked = (plan.weight, plan.group_by, plan.deadline, plan.key)
+        self._alike = not callable(plan.priority) and all(function is None for function in asked)
         self._twins: dict[Hashable, list[Job[T]]] = {}  # those with the key of a job that came before
 
     def wants(self, waiting: int, delivered: int, barrier_room: float) -> int:
@@ -45,17 +49,17 @@ class Intake(Generic[T]):
             delivered: outcomes that were read.
             barrier_room: items that may start before a barrier.
         """
-        if self.exhausted:
-            return 0
         waiting += len(self.unknown) + len(self.asked)
+        if self.exhausted or waiting >= self._ahead:
+            return 0
         if self._plan.checkpoint is not None and 2 * waiting > self._ahead:
             return 0  # look-ups of many at once
         unread = self.window - self.taken + delivered
-        room = min(unread, self._plan.reach - self.taken + self.finished)
+        room = min(unread, self._reach - self.taken + self.finished)
         if room <= 0:
             return 0
         wanted = min(self._ahead, max(barrier_room, 1)) - waiting
-        return max(0, int(min(wanted, max(room, self._plan.call_size))))
+        return max(0, int(min(wanted, max(room, self._size))))
 
     def job(self, item: T, now: float, priority: int | None = None) -> Job[T]:
         """Take an item in.
@@ -64,8 +68,11 @@ class Intake(Generic[T]):
             Exception: what a function of an item raised.
         """
         plan = self._plan
-        job = Job(self.taken, item, came=now)
+        job = Job(self.taken, item, None, now)
         self.taken += 1
+        if self._alike and priority is None:
+            job.priority = plan.priority  # type: ignore[assignment]  # for speed: all are alike
+            return job
         if priority is None:
             priority = plan.priority(item) if callable(plan.priority) else plan.priority
         job.priority = priority

@@ -10,8 +10,8 @@ from typing import Any, Generic, TypeVar
 from attrs import evolve
 
 from batchkit._core.agenda import Job
+from batchkit._running.verdicts import Done
 from batchkit._values import Entry, Outcome, described
-from batchkit._verdicts import Done
 from batchkit.abc import Checkpoint
 from batchkit.exceptions import CallCancelled, FailedEarlier, NotStorable
 

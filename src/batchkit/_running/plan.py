@@ -65,11 +65,6 @@ class Plan:
     clock: Clock
 
     @property
-    def call_size(self) -> int:
-        """Items of a call at most."""
-        return self.sizes.most
-
-    @property
     def reach(self) -> int:
         """Items that are kept under way at most, finished ones not counted."""
         return 10 * self.sizes.most * self.concurrency[1]

@@ -7,8 +7,8 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from batchkit._numbers import checked_seconds
-from batchkit._run import Run
-from batchkit._thread_run import ThreadRun
+from batchkit._running.tasks import Run
+from batchkit._running.threads import ThreadRun
 from batchkit._values import Outcome, RunReport
 
 T = TypeVar("T")
@@ -87,7 +87,7 @@ class OutcomeStream(Stream[T, R], AsyncIterator[Outcome[T, R]]):
         self._run = run
 
     async def __anext__(self) -> Outcome[T, R]:
-        outcome = await self._run.read()
+        outcome = self._run.read_now() or await self._run.read()
         if outcome is None:
             raise StopAsyncIteration
         return outcome

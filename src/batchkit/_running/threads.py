@@ -1,4 +1,4 @@
-"""One run of an executor in plain threads, without an event loop: the twin of `_run`.
+"""One run of an executor in plain threads, without an event loop: the twin of `tasks`.
 
 Nobody can stop a thread. So whoever ends a run early waits for the calls under way, or, when their grace is
 over, goes on without them: their threads end with their calls, or with the process.
@@ -14,13 +14,13 @@ from math import inf
 from typing import Any, Generic, TypeVar
 
 from batchkit._call import RUNNING
-from batchkit._caller import Caller
 from batchkit._core.agenda import Batch
-from batchkit._desk import Desk
 from batchkit._dispatch import AnyDispatch
-from batchkit._feed import Feed
-from batchkit._lobby import AnyParker, Lobby
-from batchkit._plan import Plan, Terms
+from batchkit._running.caller import Caller
+from batchkit._running.desk import Desk
+from batchkit._running.feed import Feed
+from batchkit._running.lobby import AnyParker, Lobby
+from batchkit._running.plan import Plan, Terms
 from batchkit._values import Outcome, RunReport
 
 T = TypeVar("T")

@@ -2,7 +2,7 @@
 
 The workers live in a task group of their own in the background, so that the stream of outcomes can be an
 ordinary iterator object: an async generator with a task group around its `yield` breaks when its reader
-raises or stops early. The twin for plain threads is in `_thread_run`.
+raises or stops early. The twin for plain threads is in `threads`.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import anyio.lowlevel
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
-from batchkit._alarms import Alarms
 from batchkit._background import Cancellable, spawn
 from batchkit._call import RUNNING
-from batchkit._caller import Caller
 from batchkit._core.agenda import Batch
-from batchkit._desk import Desk
 from batchkit._dispatch import AnyDispatch
-from batchkit._feed import Feed
-from batchkit._lobby import Lobby
-from batchkit._plan import Plan, Terms
+from batchkit._running.alarms import Alarms
+from batchkit._running.caller import Caller
+from batchkit._running.desk import Desk
+from batchkit._running.feed import Feed
+from batchkit._running.lobby import Lobby
+from batchkit._running.plan import Plan, Terms
 from batchkit._values import Outcome, RunReport
 
 T = TypeVar("T")
@@ -76,16 +76,22 @@ class Run(Generic[T, R]):
     async def read(self) -> Outcome[T, R] | None:
         """The next outcome, or None after the last."""
         self.start()
-        outbox = self.desk.outbox
-        while not outbox.ready:
+        while (outcome := self.read_now()) is None:
             if self.desk.is_over:
                 self.desk.raise_failure()
                 return None
             await self._wait_in(self._lobby.readers)
-        outcome = outbox.take()
-        if self._lobby.idle or self._lobby.helpers:
-            self._lobby.stir()
         return outcome
+
+    def read_now(self) -> Outcome[T, R] | None:
+        """The next outcome, if it is there."""
+        outbox, lobby = self.desk.outbox, self._lobby
+        if not outbox.ready:
+            return None
+        outbox.delivered += 1
+        if lobby.idle or lobby.helpers:
+            lobby.stir()
+        return outbox.ready.popleft()
 
     async def read_all(self) -> list[Outcome[T, R]]:
         """All outcomes, when the run is over."""
@@ -205,7 +211,7 @@ class Run(Generic[T, R]):
         """Where nothing but concurrency is asked for: straight from the input to the outbox."""
         caller.batch = None
         desk, function, now, lobby = self.desk, self._dispatch.function, self._plan.clock.now, self._lobby
-        intake = desk.intake
+        intake, outbox = desk.intake, desk.outbox
         for item in self._feed.items:
             caller.index = index = intake.taken
             intake.taken = index + 1
@@ -218,7 +224,7 @@ class Run(Generic[T, R]):
             desk.finish_plainly(Outcome(index, item, value, error, 1, seconds), seconds)
             if lobby.readers:
                 lobby.tell_readers()
-            if not (self._straight and desk.has_room):
+            if not self._straight or intake.taken - outbox.delivered >= intake.window:
                 return
         intake.exhausted = True
 
