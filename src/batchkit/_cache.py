@@ -8,16 +8,16 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Generic, TypeVar, cast, overload
 
-from batchkit._asking import Asking, all_picked, picked
+from batchkit._caching.asking import Asking, all_picked, picked
+from batchkit._caching.loading import Loading, Wish, tier_value
+from batchkit._caching.shelf import Shelf
+from batchkit._caching.snapshots import dump, parse
+from batchkit._caching.sweeping import Sweeping
+from batchkit._caching.tiered import Tiered
 from batchkit._clock import MONOTONIC
 from batchkit._core.expiry import MOST_HITS
 from batchkit._core.terms import Tags, Terms, Ttl, checked_period, checked_ttl
-from batchkit._loading import Loading, Wish, tier_value
 from batchkit._numbers import checked_seconds
-from batchkit._shelf import Shelf
-from batchkit._snapshots import dump, parse
-from batchkit._sweeping import Sweeping
-from batchkit._tiered import Tiered
 from batchkit._values import CacheStatistics
 from batchkit.abc import Clock, Codec, LoadMany, Tier
 from batchkit.codecs import JSON

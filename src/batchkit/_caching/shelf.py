@@ -6,11 +6,11 @@ import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, Final, Generic, TypeVar, cast
 
+from batchkit._caching.loads import Loads
+from batchkit._caching.snapshots import Kept
 from batchkit._core.expiry import Entry, Store
 from batchkit._core.terms import Prefix, Terms, own_tags, starts_with
 from batchkit._forks import FORKS
-from batchkit._loads import Loads
-from batchkit._snapshots import Kept
 from batchkit._values import CacheStatistics
 from batchkit.abc import Clock, Invalidation
 

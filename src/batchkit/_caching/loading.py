@@ -13,12 +13,12 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from attrs import define
 
+from batchkit._caching.loads import Load
+from batchkit._caching.shelf import Shelf
+from batchkit._caching.tiered import Tiered
 from batchkit._core.batching import values_by_key
 from batchkit._core.expiry import Entry
 from batchkit._core.terms import Tags, Ttl, own_tags
-from batchkit._loads import Load
-from batchkit._shelf import Shelf
-from batchkit._tiered import Tiered
 from batchkit.abc import Claim, TierValue
 from batchkit.exceptions import LoadFailed
 

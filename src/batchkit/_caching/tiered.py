@@ -12,8 +12,8 @@ from typing import Generic, TypeVar
 import anyio.to_thread
 
 from batchkit._background import Backstage
+from batchkit._caching.shelf import Shelf
 from batchkit._forks import FORKS
-from batchkit._shelf import Shelf
 from batchkit.abc import Invalidation, Tier
 
 K = TypeVar("K", bound=Hashable)

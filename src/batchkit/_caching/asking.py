@@ -9,10 +9,10 @@ from typing import Any, Generic, TypeVar
 from attrs import define, field
 
 from batchkit._background import Backstage
+from batchkit._caching.loading import UNKNOWN, Loading, Values, Wish, copied
+from batchkit._caching.loads import Load
+from batchkit._caching.shelf import Shelf
 from batchkit._flight import Abandoned, Flight
-from batchkit._loading import UNKNOWN, Loading, Values, Wish, copied
-from batchkit._loads import Load
-from batchkit._shelf import Shelf
 
 K = TypeVar("K", bound=Hashable)
 

@@ -1,0 +1,1 @@
+"""What a `TTLCache` is made of: its shelf, its loads, and the tier behind it."""
