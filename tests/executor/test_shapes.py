@@ -46,7 +46,7 @@ async def test_ten_a_batch_five_at_once_ten_starts_a_second(clock: ManualClock) 
 )
 async def test_no_feature_makes_it_longer(options: dict[str, object], clock: ManualClock) -> None:
     items = times(200)
-    executor = BatchedExecutor(clock.sleep, concurrency=5, clock=clock, **options)  # type: ignore[arg-type]
+    executor = BatchedExecutor(clock.sleep, concurrency=5, clock=clock, **options)  # type: ignore[call-overload]
     report = await clock.run(executor.run(items))
     assert report.seconds <= 1.15 * sum(items) / 5
 

@@ -13,9 +13,9 @@ a million entries that expire together stop nobody.
 
 No operation takes long, however many entries there are, but for those that say so.
 
-One writer at a time; readers of `front` and `beyond_front` need no lock, if they read an entry's value first, then `fresh`, and
-then see that the value is still the same: then the value was the entry's at that moment. For this the order
-of the writes below matters.
+One writer at a time; readers of `front` and `beyond_front` need no lock, if they read an entry's value first,
+then `fresh`, and then see that the value is still the same: then the value was the entry's at that moment.
+For this the order of the writes below matters.
 """
 
 from __future__ import annotations
