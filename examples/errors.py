@@ -27,3 +27,19 @@ class NotAllowed(ServiceError):
 
 class NotSaved(Exception):
     """The database does not take the cards: every further text would be paid for in vain."""
+
+
+class MediaError(Exception):
+    """The media store did not do what it was asked; the message says why."""
+
+
+class MediaMissing(MediaError):
+    """There is no such key."""
+
+
+class MediaAway(MediaError):
+    """The store does not answer, or not in time. No content is to blame, and it may be over after a while."""
+
+
+class MediaRefused(MediaError):
+    """The store refuses for good (keys, rights, bucket): nothing will be written."""

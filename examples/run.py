@@ -45,7 +45,7 @@ async def run(options: Namespace) -> int:
     for path in filter(None, (options.report, options.picture)):
         check_writable(path)
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(opened(options.database or config.database))
+        database = await stack.enter_async_context(opened(options.database or config.database.url, config))
         service = await stack.enter_async_context(service_for(options, config))
         text = await stack.enter_async_context(text_service(service, config))
         return await Work(config, database, service, text, selection).do(options)
@@ -57,9 +57,10 @@ def chosen(options: Namespace) -> Selection:
 
 
 @asynccontextmanager
-async def opened(file_or_url: str) -> AsyncIterator[Database]:
+async def opened(file_or_url: str, config: Settings) -> AsyncIterator[Database]:
     """The database."""
-    database = await Database.open(file_or_url)
+    options = config.database
+    database = await Database.open(file_or_url, patience=options.patience, connections=options.connections)
     try:
         yield database
     finally:

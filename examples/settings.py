@@ -28,6 +28,11 @@ PREFIX = "FLASHCARDS_"
 USUAL = {
     "ENVIRONMENT": "environment",
     "WORKER_SCALE_FACTOR": "worker_scale_factor",
+    "AWS_ACCESS_KEY_ID": "media.access_key_id",
+    "AWS_ENDPOINT_URL": "media.endpoint",
+    "AWS_REGION": "media.region",
+    "AWS_SECRET_ACCESS_KEY": "media.secret_access_key",
+    "AWS_SESSION_TOKEN": "media.session_token",
     "OPENAI_API_KEY": "text.api_key",
     "OPENAI_BASE_URL": "text.base_url",
     "FAL_KEY": "picture.api_key",
@@ -96,9 +101,41 @@ class Pattern:
         return value
 
 
-def text(form: str, like: str) -> Any:
+def text(form: str, like: str, *, repr: bool = True) -> Any:
     """A setting that is a text of a certain form, a regular expression."""
-    return field(converter=Pattern(form, like))
+    return field(converter=Pattern(form, like), repr=repr)
+
+
+A_URL_OR_NONE = (r"|https?://[^\s/]+\S*", "https://cdn.example")
+
+
+@frozen
+class Database:
+    """Where the cards are kept."""
+
+    url: str = text(r".+", "flashcards.db or postgresql://user@host/name", repr=False)
+    patience: float = real(0.001, 3600, "seconds")
+    connections: int = whole(1, 100, "connections of a process")
+
+
+@frozen
+class Media:
+    """Where pictures and sounds are kept."""
+
+    folder: str = text(r".+", "media")
+    bucket: str = text(r"|[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "my-cards")
+    endpoint: str = text(*A_URL_OR_NONE)
+    region: str = text(r"[a-z0-9-]+", "us-east-1")
+    public_url: str = text(*A_URL_OR_NONE)
+    timeout: float = real(0.1, 600, "seconds")
+    patience: float = real(0.001, 3600, "seconds")
+    batch_size: int = whole(1, 1000, "keys")
+    present_ttl: float = real(0.001, 86_400, "seconds")
+    absent_ttl: float = real(0.001, 3600, "seconds")
+    cache_size: int = whole(1, 10_000_000, "answers")
+    access_key_id: ts.SecretStr = field(default=ts.SecretStr(""))
+    secret_access_key: ts.SecretStr = field(default=ts.SecretStr(""))
+    session_token: ts.SecretStr = field(default=ts.SecretStr(""))
 
 
 @frozen
@@ -167,7 +204,8 @@ class Settings:
     """All of it."""
 
     environment: Literal["development", "production"]
-    database: str
+    database: Database
+    media: Media
     dictionary: Dictionary
     text: Text
     picture: Picture

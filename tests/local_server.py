@@ -48,9 +48,10 @@ class LocalServer:
                     self.send_header(name, value)
                 self.send_header("content-length", str(len(said.body)))
                 self.end_headers()
-                self.wfile.write(said.body)
+                if self.command != "HEAD":
+                    self.wfile.write(said.body)
 
-            do_GET = do_POST = answer  # noqa: N815  # the names are http.server's
+            do_GET = do_HEAD = do_POST = do_PUT = answer  # noqa: N815  # the names are http.server's
 
             def log_message(self, format: str, *args: object) -> None:
                 """Nothing."""

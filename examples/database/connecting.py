@@ -19,14 +19,14 @@ LOCK_TIMEOUT = 5  # seconds that SQLite waits while another program writes into 
 OLDEST_SQLITE = (3, 35)  # the first with `returning`
 
 
-def engine_for(file_or_url: str) -> AsyncEngine:
+def engine_for(file_or_url: str, connections: int = CONNECTIONS) -> AsyncEngine:
     """An engine whose statements are transactions of their own; it connects when it is used.
 
     Raises:
         UsageError: this is neither an SQLite file nor a PostgreSQL URL.
     """
     url = parsed_url(file_or_url)
-    engine = create_async_engine(url, isolation_level="AUTOCOMMIT", **engine_options(url))
+    engine = create_async_engine(url, isolation_level="AUTOCOMMIT", **engine_options(url, connections))
     if is_sqlite(url):
         event.listen(engine.sync_engine, "connect", set_pragmas)
     return engine
@@ -65,12 +65,12 @@ def is_sqlite(url: URL) -> bool:
     return url.get_backend_name() == "sqlite"
 
 
-def engine_options(url: URL) -> dict[str, Any]:
+def engine_options(url: URL, connections: int) -> dict[str, Any]:
     """How to connect. SQLite has one writer, so one connection: whose line is fair, as a lock's is not."""
     if is_sqlite(url):
         return {"pool_size": 1, "max_overflow": 0, "connect_args": {"timeout": LOCK_TIMEOUT}}
     arguments = {"connect_timeout": CONNECT_TIMEOUT, "application_name": "flashcards"}
-    return {"pool_size": CONNECTIONS, "max_overflow": 0, "connect_args": arguments}
+    return {"pool_size": connections, "max_overflow": 0, "connect_args": arguments}
 
 
 def set_pragmas(connection: Any, _: object) -> None:

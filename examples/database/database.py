@@ -7,13 +7,12 @@ from itertools import islice
 from typing import Any, ParamSpec, Self, TypeVar
 
 import anyio
-import stamina
 from attrs import asdict, define, field
 from sqlalchemy import Executable, Row, delete, event, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from examples.database import schema, statements
-from examples.database.connecting import engine_for, is_sqlite, said_in_a_sentence
+from examples.database.connecting import CONNECTIONS, engine_for, is_sqlite, said_in_a_sentence
 from examples.database.model import (
     Card,
     DeadLetter,
@@ -27,12 +26,12 @@ from examples.database.model import (
 )
 from examples.database.waiting import worth_waiting_for
 from examples.errors import UsageError
+from examples.patience import patient
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
 PATIENCE = 60.0  # seconds that a database is waited for: a restart or a fail-over takes up to 30
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between two looks whether it is back
 ANSWER_TIMEOUT = 30.0  # seconds for a statement
 TRANSACTION_TIMEOUT = 300.0  # seconds for several of them
 ROWS_IN_A_STATEMENT = 1000  # what SQLAlchemy puts into one
@@ -67,13 +66,20 @@ class Database:
     traffic: Traffic = field(factory=Traffic)
 
     @classmethod
-    async def open(cls, file_or_url: str, patience: float = PATIENCE) -> Self:
+    async def open(
+        cls, file_or_url: str, *, patience: float = PATIENCE, connections: int = CONNECTIONS
+    ) -> Self:
         """The database, with its tables; an SQLite file is made if there is none.
+
+        Args:
+            file_or_url: an SQLite file, or a PostgreSQL URL.
+            patience: seconds that a call waits for a database which is away; opening does not wait.
+            connections: to PostgreSQL, at most.
 
         Raises:
             UsageError: it cannot be opened, or is of a kind that this does not know.
         """
-        database = cls(engine_for(file_or_url), patience)
+        database = cls(engine_for(file_or_url, connections), patience)
         event.listen(database.engine.sync_engine, "before_cursor_execute", database._count)
         try:
             with said_in_a_sentence(database.engine.url):
@@ -178,14 +184,7 @@ class Database:
 
     async def patiently(self, work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """What `work` returns; it is done anew as long as the database is away, for `patience` seconds."""
-        retrying = stamina.AsyncRetryingCaller(
-            attempts=None,
-            timeout=self.patience,
-            wait_initial=FIRST_PAUSE,
-            wait_jitter=FIRST_PAUSE,
-            wait_max=LONGEST_PAUSE,
-        )
-        return await retrying.on(worth_waiting_for)(work, *args, **kwargs)
+        return await patient(self.patience, worth_waiting_for)(work, *args, **kwargs)
 
     async def close(self) -> None:
         """Give the connections back."""

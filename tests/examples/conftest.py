@@ -14,6 +14,7 @@ import pytest
 from examples import dictionary
 from examples.database import Database
 from tests.postgres import Postgres, postgres, session_postgres  # noqa: F401 - fixtures
+from tests.s3 import s3, s3_port  # noqa: F401 - fixtures
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

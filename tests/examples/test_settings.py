@@ -48,7 +48,26 @@ def test_the_keys_go_by_their_usual_names_and_are_not_shown() -> None:
     keys = config.text.api_key, config.picture.api_key, config.sound.api_key
     assert keys == ("sk-secret", "fal-secret", "azure-secret")
     assert config.sound.region == "westeurope"
-    assert "secret" not in repr(config)
+    assert not [key for key in keys if key in repr(config)]
+
+
+def test_the_media_store_is_a_folder_unless_a_bucket_is_named() -> None:
+    config = load({})
+    assert (config.database.url, config.media.folder, config.media.bucket) == ("flashcards.db", "media", "")
+    usual = {"AWS_ACCESS_KEY_ID": "an-id", "AWS_SECRET_ACCESS_KEY": "very-secret", "AWS_REGION": "eu-west-1"}
+    media = load(
+        {"FLASHCARDS_MEDIA_BUCKET": "my.cards", "AWS_ENDPOINT_URL": "http://s3.local:9000", **usual}
+    ).media
+    assert (media.bucket, media.region, media.endpoint) == ("my.cards", "eu-west-1", "http://s3.local:9000")
+    assert (media.access_key_id, media.secret_access_key) == ("an-id", "very-secret")
+    assert "an-id" not in repr(media)
+    assert "very-secret" not in repr(media)
+
+
+def test_a_password_in_the_url_of_the_database_is_not_shown() -> None:
+    config = load({"FLASHCARDS_DATABASE_URL": "postgresql://user:very-secret@host/cards"})
+    assert config.database.url == "postgresql://user:very-secret@host/cards"
+    assert "very-secret" not in repr(config)
 
 
 @pytest.mark.parametrize(
@@ -68,6 +87,19 @@ def test_the_keys_go_by_their_usual_names_and_are_not_shown() -> None:
         ("FLASHCARDS_SOUND_VOICE", "<voice>", r"sound\.voice.*must be like zh-CN-XiaoxiaoNeural"),
         ("FLASHCARDS_SOUND_OUTPUT_FORMAT", "mp3", r"must be like audio-24khz-48kbitrate-mono-mp3"),
         ("WORKER_SCALE_FACTOR", "1000", r"worker_scale_factor.*a number from 0\.01 to 100"),
+        ("FLASHCARDS_DATABASE_URL", "", r"database\.url.*must be like flashcards\.db or"),
+        (
+            "FLASHCARDS_DATABASE_CONNECTIONS",
+            "0",
+            r"a whole number from 1 to 100 \(connections of a process\)",
+        ),
+        ("FLASHCARDS_DATABASE_PATIENCE", "-1", r"database\.patience.*a number from"),
+        ("FLASHCARDS_MEDIA_BUCKET", "My_Bucket", r"media\.bucket.*must be like my-cards"),
+        ("FLASHCARDS_MEDIA_BUCKET", "ab", r"must be like my-cards"),
+        ("FLASHCARDS_MEDIA_FOLDER", "", r"media\.folder.*must be like media"),
+        ("FLASHCARDS_MEDIA_PUBLIC_URL", "cdn.example", r"media\.public_url.*must be like https://"),
+        ("AWS_ENDPOINT_URL", "ftp://s3.local", r"media\.endpoint.*must be like https://"),
+        ("AWS_REGION", "Frankfurt", r"media\.region.*must be like us-east-1"),
     ],
 )
 def test_an_impossible_value_is_refused(name: str, value: str, allowed: str) -> None:
