@@ -25,7 +25,7 @@ from batchkit import (
 )
 from batchkit.retries import Retry, exponential
 from batchkit.testing import ManualClock, RecordingHook, settle
-from tests.executor.helpers import Down, Work, trickle
+from tests.executor.helpers import Calls, Down, Work, trickle
 from tests.helpers import eventually, threads
 
 pytestmark = pytest.mark.anyio
@@ -106,6 +106,18 @@ class TestDrain:
             report = await clock.run(outcomes.collect())
         assert isinstance(report.outcomes[0].error, Down)
         assert report.outcomes[0].attempts == 1
+
+    async def test_so_does_who_waits_for_the_half_of_a_batch_that_failed(self, clock: ManualClock) -> None:
+        calls = Calls(clock, bad=[1])
+        outcomes = BatchedExecutor.of_batches(calls, batch_size=2, concurrency=1, clock=clock).map([0, 1])
+        async with outcomes:
+            await clock.run_for(1.5)
+            outcomes.drain(grace=0)
+            report = await clock.run(outcomes.collect())
+        assert [(outcome.item, outcome.state, outcome.attempts) for outcome in report.outcomes] == [
+            (0, "error", 2),
+            (1, "error", 1),
+        ]
 
     async def test_a_second_call_may_shorten_the_time(self, work: Work, clock: ManualClock) -> None:
         outcomes = BatchedExecutor(work.one, clock=clock).map([50])

@@ -331,9 +331,14 @@ class Desk(Generic[T, R]):
         if ruled.again is not None:
             self._call_again(ruled.again, ruled.delay, ruled.error, now)
         if ruled.parts:
-            self.ledger.splits += 1
-            self.emit(BatchSplit(self._plan.name, len(batch.jobs), ruled.error))
-        for part in ruled.parts:
+            self._split(batch, ruled.parts, ruled.error)
+
+    def _split(self, batch: Batch[T], parts: Sequence[Batch[T]], error: Exception) -> None:
+        self.ledger.splits += 1
+        self.emit(BatchSplit(self._plan.name, len(batch.jobs), error))
+        for job in batch.jobs:
+            job.error = error
+        for part in parts:
             self._agenda.put_back(part)
 
     def _call_again(self, batch: Batch[T], delay: float, error: Exception, now: float) -> None:
