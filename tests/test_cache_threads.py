@@ -7,7 +7,7 @@ import random
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,9 @@ import pytest
 from batchkit import TTLCache
 from batchkit.testing import ManualClock
 from tests.helpers import eventually, threads
+
+
+pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +107,31 @@ def test_a_value_is_never_given_beyond_its_time_nor_another_one_s() -> None:
 
     with threads(partial(write, "a"), partial(write, "b"), advance, read):
         pass
+
+
+@pytest.mark.parametrize("many", [False, True])
+async def test_a_value_that_is_set_amid_a_look_is_not_mistaken_for_the_old_one(many: bool) -> None:
+    """The other thread acts at the very moment at which the reader has the old value and asks for the time."""
+
+    class Clock(ManualClock):
+        def now(self) -> float:
+            change, self.change = self.change, None
+            if change is not None:
+                change()
+            return super().now()
+
+        change: Callable[[], object] | None = None
+
+    async def load(key: str) -> str:
+        return "loaded"
+
+    clock = Clock()
+    cache = TTLCache[str, str](10, ttl=5, clock=clock)
+    cache.set("a", "old")
+    clock.advance(5)
+    clock.change = partial(cache.set, "a", "new")
+    found = await cache.get_or_load("a", load) if many else cache.get("a")
+    assert found == "new"
 
 
 def test_loops_and_threads_load_each_key_once() -> None:
