@@ -19,7 +19,6 @@ from batchkit import TTLCache
 from batchkit.testing import ManualClock
 from tests.helpers import eventually, threads
 
-
 pytestmark = pytest.mark.anyio
 
 
@@ -111,7 +110,7 @@ def test_a_value_is_never_given_beyond_its_time_nor_another_one_s() -> None:
 
 @pytest.mark.parametrize("many", [False, True])
 async def test_a_value_that_is_set_amid_a_look_is_not_mistaken_for_the_old_one(many: bool) -> None:
-    """The other thread acts at the very moment at which the reader has the old value and asks for the time."""
+    """The other thread acts at the very moment at which the reader has the old value and looks at the clock."""
 
     class Clock(ManualClock):
         def now(self) -> float:
