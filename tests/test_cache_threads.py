@@ -110,7 +110,7 @@ def test_a_value_is_never_given_beyond_its_time_nor_another_one_s() -> None:
 
 @pytest.mark.parametrize("many", [False, True])
 async def test_a_value_that_is_set_amid_a_look_is_not_mistaken_for_the_old_one(many: bool) -> None:
-    """The other thread acts at the very moment at which the reader has the old value and looks at the clock."""
+    """The other thread acts just when the reader has the old value and looks at the clock."""
 
     class Clock(ManualClock):
         def now(self) -> float:
