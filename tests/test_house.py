@@ -61,7 +61,7 @@ def test_only_its_room_imports_it(path: Path) -> None:
             {"batchkit._limiters", "batchkit._batcher", "batchkit._executor", "batchkit._dispatch"},
         ),
         (
-            "_asking.py",
+            "_caching/asking.py",
             {"batchkit._limiters", "batchkit._batcher", "batchkit._executor", "batchkit._dispatch"},
         ),
         ("_batcher.py", {"batchkit._limiters", "batchkit._cache", "batchkit._executor"}),
