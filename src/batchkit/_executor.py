@@ -132,6 +132,7 @@ class BatchedExecutor(Generic[T, R]):
                 the caller's to close if the stream is left early (`contextlib.aclosing`).
             ordered: in the order of the items; a slow one holds up no other within the window.
             window: items, rounded up to whole batches, that were taken and whose outcomes were not read yet.
+                (An async input may be read ahead by a batch for each call at once.)
             keep_open: do not end with the input, but wait for items that are submitted, until `end()`.
             deadline: seconds for the whole run. Then calls under way are cancelled, with a `TimeoutError` as
                 their error, and what is left is not started.

@@ -41,6 +41,10 @@ class Intake(Generic[T]):
         self._alike = not callable(plan.priority) and all(function is None for function in asked)
         self._twins: dict[Hashable, list[Job[T]]] = {}  # those with the key of a job that came before
 
+    def read_ahead(self) -> None:
+        """Somebody else than the workers reads: a batch for each call at once is to be there for them."""
+        self._ahead = max(self._ahead, self._size * self._plan.concurrency[1])
+
     def wants(self, waiting: int, delivered: int, barrier_room: float) -> int:
         """How many items are to be read now.
 

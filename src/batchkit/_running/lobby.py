@@ -23,7 +23,7 @@ class Lobby:
         last: who wait for the end of the run.
     """
 
-    __slots__ = ("_keeper", "helpers", "idle", "last", "readers")
+    __slots__ = ("_keeper", "_stirred", "helpers", "idle", "last", "readers")
 
     def __init__(self) -> None:
         self.idle: deque[AnyParker] = deque()
@@ -31,6 +31,7 @@ class Lobby:
         self.readers: list[AnyParker] = []
         self.last: list[AnyParker] = []
         self._keeper: AnyParker | None = None
+        self._stirred = False
 
     def enter(self, parker: AnyParker) -> bool:
         """A worker idles; returns whether it is the keeper."""
@@ -43,14 +44,17 @@ class Lobby:
     def leave(self, parker: AnyParker) -> None:
         """It does no more."""
         self.idle.remove(parker)
+        self._stirred = False
         if self._keeper is parker:
             self._keeper = None
 
     def stir(self) -> None:
         """Something happened: one of those who idle looks at the desk, and so do the helpers."""
-        if self.idle:
+        if self.idle and not self._stirred:  # or else somebody is about to look
+            self._stirred = True
             (self._keeper or self.idle[0]).unpark()
-        self.stir_helpers()
+        if self.helpers:
+            _wake(self.helpers)
 
     def stir_helpers(self) -> None:
         """There is something to be read, or to be looked up or kept in the checkpoint."""

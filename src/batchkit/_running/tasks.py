@@ -44,6 +44,8 @@ class Run(Generic[T, R]):
         self._dispatch = dispatch
         self._feed: Feed[T] = Feed(items)
         self._straight = plan.straight and dispatch.plain and self._feed.at_once
+        if not self._feed.at_once:
+            self.desk.intake.read_ahead()
         self._alarms = Alarms(plan.clock)
         self._lobby = Lobby()
         self._host: Cancellable | None = None

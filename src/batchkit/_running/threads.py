@@ -35,6 +35,7 @@ class ThreadRun(Generic[T, R]):
         self._plan = plan
         self._dispatch = dispatch
         self._feed: Feed[T] = Feed(items)
+        self.desk.intake.read_ahead()
         self._lobby = Lobby()
         self._lock = threading.RLock()  # a stream may be dropped by the garbage collector anywhere
         self._archiving = threading.Lock()
