@@ -113,13 +113,13 @@ async def test_a_value_that_is_set_amid_a_look_is_not_mistaken_for_the_old_one(m
     """The other thread acts just when the reader has the old value and looks at the clock."""
 
     class Clock(ManualClock):
+        change: Callable[[], object] | None = None
+
         def now(self) -> float:
             change, self.change = self.change, None
             if change is not None:
                 change()
             return super().now()
-
-        change: Callable[[], object] | None = None
 
     async def load(key: str) -> str:
         return "loaded"
