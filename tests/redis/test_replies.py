@@ -59,7 +59,7 @@ def test_an_error_is_returned_also_within_a_list_and_the_next_reply_is_read() ->
     reader = Replies(Pieces(b"*2\r\n-NOSCRIPT no\r\n:7\r\n+OK\r\n", iter([99] * 9)), error)
     first, second = reader.next()
     assert isinstance(first, NoScriptError)
-    assert second == b"7"
+    assert second == 7
     assert reader.next() == b"OK"
 
 
