@@ -5,7 +5,8 @@ Server and callers share the machine. Each event loop has a client of its own, w
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -28,7 +29,7 @@ KEY = KEYS[0]
 CALLS, TASKS = 2_000, 64
 
 Look = Callable[[], Awaitable[object]]
-Make = Callable[[str], Awaitable[tuple[Look, Look]]]  # a look-up of one key, and one of all
+Make = Callable[[str], AbstractAsyncContextManager[tuple[Look, Look]]]  # of one key, and of all
 
 
 def _tier(url: str) -> RedisTier[str]:
@@ -37,31 +38,40 @@ def _tier(url: str) -> RedisTier[str]:
     return tier
 
 
-async def _ours(url: str) -> tuple[Look, Look]:
+@asynccontextmanager
+async def _ours(url: str) -> AsyncIterator[tuple[Look, Look]]:
     tier = _tier(url)
-    return partial(tier.get_many, [KEY]), partial(tier.get_many, KEYS)
+    yield partial(tier.get_many, [KEY]), partial(tier.get_many, KEYS)
+    await tier.aclose()
 
 
-async def _claims(url: str) -> tuple[Look, Look]:
+@asynccontextmanager
+async def _claims(url: str) -> AsyncIterator[tuple[Look, Look]]:
     tier = _tier(url)
-    return partial(tier.claim, [KEY]), partial(tier.claim, KEYS)
+    yield partial(tier.claim, [KEY]), partial(tier.claim, KEYS)
+    await tier.aclose()
 
 
-async def _floor(url: str) -> tuple[Look, Look]:
+@asynccontextmanager
+async def _floor(url: str) -> AsyncIterator[tuple[Look, Look]]:
     client = redis.asyncio.Redis.from_url(url)
     await client.mset(dict.fromkeys(KEYS, "x" * 60))
-    return partial(client.get, KEY), partial(client.mget, KEYS)
+    yield partial(client.get, KEY), partial(client.mget, KEYS)
+    await client.aclose()
 
 
-async def _cashews(url: str) -> tuple[Look, Look]:
+@asynccontextmanager
+async def _cashews(url: str) -> AsyncIterator[tuple[Look, Look]]:
     cache: Any = import_module("cashews").Cache()
     cache.setup(url, client_side=False)
     for key in KEYS:
         await cache.set(key, VALUE, expire=3600)
-    return partial(cache.get, KEY), partial(cache.get_many, *KEYS)
+    yield partial(cache.get, KEY), partial(cache.get_many, *KEYS)
+    await cache.close()
 
 
-async def _aiocache(url: str) -> tuple[Look, Look]:
+@asynccontextmanager
+async def _aiocache(url: str) -> AsyncIterator[tuple[Look, Look]]:
     aiocache: Any = import_module("aiocache")
     json = import_module("aiocache.serializers").JsonSerializer()
     where = urlsplit(url)
@@ -69,31 +79,33 @@ async def _aiocache(url: str) -> tuple[Look, Look]:
         endpoint=where.hostname, port=where.port, serializer=json, namespace="aiocache:"
     )
     await cache.multi_set([(key, VALUE) for key in KEYS], ttl=3600)
-    return partial(cache.get, KEY), partial(cache.multi_get, KEYS)
+    yield partial(cache.get, KEY), partial(cache.multi_get, KEYS)
+    await cache.close()
 
 
 async def _one_by_one(make: Make, many: bool, calls: int) -> Sample:
-    look = (await make(server().url))[many]
-    await look()
-    begin = perf_counter()
-    for _ in range(calls):
+    async with make(server().url) as looks:
+        look = looks[many]
         await look()
-    return Sample(perf_counter() - begin)
+        begin = perf_counter()
+        for _ in range(calls):
+            await look()
+        return Sample(perf_counter() - begin)
 
 
 async def _together(make: Make, calls: int) -> Sample:
-    look, _ = await make(server().url)
-    await look()
+    async with make(server().url) as (look, _):
+        await look()
 
-    async def work() -> None:
-        for _ in range(calls // TASKS):
-            await look()
+        async def work() -> None:
+            for _ in range(calls // TASKS):
+                await look()
 
-    begin = perf_counter()
-    async with anyio.create_task_group() as group:
-        for _ in range(TASKS):
-            group.start_soon(work)
-    return Sample(perf_counter() - begin)
+        begin = perf_counter()
+        async with anyio.create_task_group() as group:
+            for _ in range(TASKS):
+                group.start_soon(work)
+        return Sample(perf_counter() - begin)
 
 
 def _sync(look: Callable[[str], Callable[[], object]], calls: int) -> Sample:
