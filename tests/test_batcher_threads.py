@@ -456,6 +456,9 @@ def test_when_an_event_loop_ends_under_a_load_those_elsewhere_have_it_made_again
     assert nothing_is_left(lookup)
 
 
+@pytest.mark.filterwarnings(
+    "ignore:coroutine .*was never awaited:RuntimeWarning"
+)  # the event loop ended first
 def test_a_thread_whose_event_loop_ended_under_its_load_is_told() -> None:
     calls: list[list[str]] = []
 

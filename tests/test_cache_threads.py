@@ -189,6 +189,7 @@ class TestAForkedChild:
     def exit_code(self, work: Any) -> int:
         child = os.fork()
         if child == 0:
+            sys.settrace(None)  # a tracer may want a lock that a thread of the parent had
             try:
                 os._exit(0 if work() else 1)
             except BaseException:
