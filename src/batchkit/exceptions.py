@@ -154,7 +154,7 @@ class RunFailed(BatchkitError, ExceptionGroup[Exception]):
     def __init__(self, message: str, errors: Sequence[Exception], report: object = None) -> None:
         super().__init__(message, errors)
 
-    def derive(self, errors: Sequence[Exception]) -> RunFailed:  # type: ignore[override]
+    def derive(self, errors: Sequence[Exception]) -> RunFailed:  # type: ignore[override]  # of errors only
         """A group of some of the errors, with the same report."""
         return RunFailed(self.message, errors, self.report)
 

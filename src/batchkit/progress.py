@@ -151,7 +151,7 @@ class _Tally:
     def _count(self, outcome: AnyOutcome, now: float) -> None:
         self.done += 1
         self.failed += not outcome.ok
-        self.resumed += getattr(outcome, "resumed", False)
+        self.resumed += outcome.resumed
         self.lately.note(now, self.done - self.resumed, max(_SPAN, _CALLS * (self.latency or 0.0)))
 
     def _learn(self, size: int, seconds: float) -> None:

@@ -336,7 +336,7 @@ class TestClosed:
                         assert way == "raise"
 
         await clock.run(use())
-        await items.aclose()  # type: ignore[attr-defined]
+        await items.aclose()  # type: ignore[attr-defined]  # it is a generator, which the test closes
         await settle()
         assert running_tasks() == before
         assert work.now_running == 0
