@@ -224,10 +224,18 @@ async def test_a_checkpoint_that_cannot_be_written_ends_the_run(clock: ManualClo
 
 
 async def test_a_checkpoint_in_use_is_refused(path: Path, work: Work, clock: ManualClock) -> None:
-    executor = BatchedExecutor(work.one, checkpoint=SQLiteCheckpoint(path, version="1"), clock=clock)
-    other = BatchedExecutor(work.one, checkpoint=SQLiteCheckpoint(path, version="1"), clock=clock)
+    started = anyio.Event()
+
+    async def ask(item: int) -> None:
+        started.set()
+        await anyio.sleep_forever()
+
+    executor = BatchedExecutor(ask, name="cards", checkpoint=SQLiteCheckpoint(path, version="1"), clock=clock)
+    other = BatchedExecutor(
+        work.one, name="cards", checkpoint=SQLiteCheckpoint(path, version="1"), clock=clock
+    )
     async with executor.map([50]) as outcomes:
-        await anyio.sleep(0.05)
+        await started.wait()
         with pytest.raises(CheckpointLocked):
             await other.run([1])
         await outcomes.aclose()
