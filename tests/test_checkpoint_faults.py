@@ -169,6 +169,43 @@ class TestFork:
             finally:
                 stop.set()
 
+    def test_while_threads_of_the_parent_are_amid_sqlite_and_the_child_opens_a_file_of_its_own(
+        self, tmp_path: Path
+    ) -> None:
+        """A lock of SQLite that another thread had at the fork would be locked in the child for ever."""
+        stop = threading.Event()
+
+        def journal(name: str) -> SQLiteCheckpoint:
+            return SQLiteCheckpoint(tmp_path / f"{name}.db", version="1")
+
+        def open_and_close() -> None:
+            opened = journal("opened")
+            while not stop.is_set():
+                with opened.opened("cards"):
+                    pass
+
+        def write() -> None:
+            with journal("written").opened("cards") as written:
+                while not stop.is_set():
+                    written.write([Entry(f"{n}", n) for n in range(5)])
+
+        def count() -> None:
+            with journal("counted").opened("cards") as counted:
+                while not stop.is_set():
+                    counted.statistics()
+
+        def check() -> bool:
+            with journal("own").opened("cards") as own:
+                own.write([Entry("a", 1)])
+                return own.find(["a"]) == {"a": Entry("a", 1)}
+
+        with threads(open_and_close, write, count):
+            try:
+                for _ in range(60):
+                    self.in_child(check)
+            finally:
+                stop.set()
+
 
 def header(path: Path) -> None:
     """Of a database, but nothing behind it."""

@@ -82,6 +82,7 @@ class SQLiteCheckpoint:
         self._retry_failed = retry_failed
         self._synchronous: Synchronous = synchronous
         self._guard = OwnLock()
+        FORKS.wait_for(self._guard)
         self._lock: FileLock | None = None
         self._connection: sqlite3.Connection | None = None
         self._journal: Journal | None = None
@@ -275,8 +276,8 @@ def _told(item: Any) -> str:
         return json.dumps(repr(item))
 
 
-# SQLite must not be used in the child of a fork, not even to close what the parent opened: a connection that
-# is dropped is closed, so it is kept.
+# The child of a fork must not use a connection of its parent, not even close it: one that is dropped is
+# closed, so it is kept. It may open one of its own, for forks wait until no thread is amid SQLite.
 _OPEN: Final[WeakSet[SQLiteCheckpoint]] = WeakSet()
 _FORSAKEN: Final[list[sqlite3.Connection]] = []
 
