@@ -5,9 +5,10 @@ for itself, or an event loop goes away; on asyncio, on trio and in threads, and 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -306,26 +307,39 @@ class TestBetweenLoopsAndThreads:
         assert cache.get("a") == "its own"
 
 
-@pytest.mark.parametrize("follower", ["asyncio", "trio", "thread"])
-def test_a_loop_that_is_closed_amid_a_load_is_noticed(follower: str) -> None:
-    """asyncio.run ends the tasks of its loop; who closes a loop otherwise leaves them as they are."""
-    clock = ManualClock()
-    cache: Words = TTLCache(10, 60, clock=clock)
-    answers: list[object] = []
-    loop = asyncio.new_event_loop()
+@contextlib.contextmanager
+def loop_amid_a_load(cache: Words) -> Iterator[asyncio.AbstractEventLoop]:
+    """One that stands still while it loads "a". asyncio.run ends the tasks of its loop; who closes a loop
+    otherwise leaves them as they are.
+    """
 
     async def hang(key: str) -> str:
         await asyncio.Event().wait()
         return key
 
+    async def leave() -> set[asyncio.Task[Any]]:
+        asking = asyncio.create_task(cache.get_or_load("a", hang))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return {asking, *asyncio.all_tasks()}
+
+    loop = asyncio.new_event_loop()
+    pending = loop.run_until_complete(leave())
+    yield loop
+    for task in pending:
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+    del task, pending
+    gc.collect()
+
+
+@pytest.mark.parametrize("follower", ["asyncio", "trio", "thread"])
+def test_a_loop_that_is_closed_amid_a_load_is_noticed(follower: str) -> None:
+    clock = ManualClock()
+    cache: Words = TTLCache(10, 60, clock=clock)
+    answers: list[object] = []
+
     async def load(key: str) -> str:
         return "its own"
-
-    async def leave() -> asyncio.Task[object]:
-        task = asyncio.create_task(cache.get_or_load("a", hang))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        return task
 
     def ask() -> None:
         if follower == "thread":
@@ -333,42 +347,19 @@ def test_a_loop_that_is_closed_amid_a_load_is_noticed(follower: str) -> None:
         else:
             answers.append(anyio.run(cache.get_or_load, "a", load, backend=follower))
 
-    pending = loop.run_until_complete(leave())
-    with threads(ask):
+    with loop_amid_a_load(cache) as loop, threads(ask):
         eventually(lambda: cache.statistics().misses == 2)
         loop.close()
         for _ in range(2):  # who waits looks each second
             clock.advance(1)
     assert answers == ["its own"]
-    forget(pending, cache)
-
-
-def forget(pending: asyncio.Task[object], cache: Words) -> None:
-    """Let go of tasks whose loop is closed without their complaint."""
-    pending._log_destroy_pending = False  # type: ignore[attr-defined]
-    del pending
-    gc.collect()
 
 
 def test_who_comes_after_a_loop_was_closed_amid_a_load_loads_anew() -> None:
     cache: Words = TTLCache(10, 60)
-    loop = asyncio.new_event_loop()
-
-    async def hang(key: str) -> str:
-        await asyncio.Event().wait()
-        return key
-
-    async def leave() -> list[asyncio.Task[Any]]:
-        asking = asyncio.create_task(cache.get_or_load("a", hang))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        return [asking, *(asyncio.all_tasks() - {asyncio.current_task()})]
-
-    pending = loop.run_until_complete(leave())
-    loop.close()
-    assert cache.get_or_load_sync("a", lambda key: "its own") == "its own"
-    for task in pending:
-        task._log_destroy_pending = False  # type: ignore[attr-defined]
+    with loop_amid_a_load(cache) as loop:
+        loop.close()
+        assert cache.get_or_load_sync("a", lambda key: "its own") == "its own"
 
 
 async def test_to_block_the_loop_that_loads_is_an_error(cache: Words) -> None:
