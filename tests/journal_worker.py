@@ -10,8 +10,12 @@ import resource
 import select
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import pytest
 
 from batchkit import CheckpointError, CheckpointLocked, Entry, SQLiteCheckpoint
 
@@ -129,6 +133,46 @@ def contend(path: str, times: int) -> None:
     print(times)
 
 
+def fork_amid_writes(path: str, times: int) -> None:
+    """Fork while threads open, write and read checkpoints: the child has no part in them, but its own."""
+    stop = threading.Event()
+    shared = SQLiteCheckpoint(f"{path}.written", version="1")
+
+    def open_and_close() -> None:
+        opened = SQLiteCheckpoint(f"{path}.opened", version="1")
+        while not stop.is_set():
+            with opened.opened("cards"):
+                pass
+
+    def write() -> None:
+        while not stop.is_set():
+            shared.write(round_of(1))
+
+    def count() -> None:
+        with SQLiteCheckpoint(f"{path}.counted", version="1").opened("cards") as counted:
+            while not stop.is_set():
+                counted.statistics()
+
+    def work(number: int) -> None:
+        signal.alarm(10)  # kills it if it hangs
+        with pytest.raises(CheckpointError, match="not open in this process"):
+            shared.write([Entry("from", number)])
+        with SQLiteCheckpoint(f"{path}.own", version="1").opened("cards") as own:
+            own.write([Entry("from", number)])
+            assert own.find(["from"]) == {"from": Entry("from", number)}
+
+    with shared.opened("cards"), ThreadPoolExecutor(3) as pool:
+        threads = [pool.submit(each) for each in (open_and_close, write, count)]
+        try:
+            for _ in range(times):
+                together(1, work)
+        finally:
+            stop.set()
+    for thread in threads:
+        thread.result()
+    print(times)
+
+
 @contextlib.contextmanager
 def little_room(limit: int) -> Iterator[None]:
     """No file may grow beyond so many bytes."""
@@ -196,7 +240,16 @@ def without_right(path: str) -> None:
 if __name__ == "__main__":
     WORKS: dict[str, Callable[..., None]] = {
         work.__name__: work
-        for work in (kill_writers, hold, make_together, contend, fill_file, fill_disk, without_right)
+        for work in (
+            kill_writers,
+            hold,
+            make_together,
+            contend,
+            fork_amid_writes,
+            fill_file,
+            fill_disk,
+            without_right,
+        )
     }
     name, path, *arguments = sys.argv[1:]
     WORKS[name](path, *(int(argument) if argument.isdigit() else argument for argument in arguments))

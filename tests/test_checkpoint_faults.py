@@ -11,14 +11,13 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from batchkit import CheckpointError, CheckpointLocked, Entry, SQLiteCheckpoint
-from tests.helpers import DEADLINE, threads
+from tests.helpers import DEADLINE
 
 WORKER = Path(__file__).with_name("journal_worker.py")
 
@@ -148,63 +147,9 @@ class TestFork:
             with SQLiteCheckpoint(path, version="1").opened("cards") as journal:
                 assert journal.find(["a"]) == {}
 
-    def test_while_a_thread_of_the_parent_writes(self, path: Path) -> None:
-        journal, stop = SQLiteCheckpoint(path, version="1"), threading.Event()
-
-        def write() -> None:
-            number = 0
-            while not stop.is_set():
-                journal.write([Entry(f"{number}", number)])
-                number += 1
-
-        def check() -> bool:
-            with pytest.raises(CheckpointError, match="not open in this process"):
-                journal.write([Entry("a", 1)])
-            return True
-
-        with journal.opened("cards"), threads(write):
-            try:
-                for _ in range(20):
-                    self.in_child(check)
-            finally:
-                stop.set()
-
-    def test_while_threads_of_the_parent_are_amid_sqlite_and_the_child_opens_a_file_of_its_own(
-        self, tmp_path: Path
-    ) -> None:
+    def test_while_threads_of_the_parent_are_amid_sqlite(self, path: Path) -> None:
         """A lock of SQLite that another thread had at the fork would be locked in the child for ever."""
-        stop = threading.Event()
-
-        def journal(name: str) -> SQLiteCheckpoint:
-            return SQLiteCheckpoint(tmp_path / f"{name}.db", version="1")
-
-        def open_and_close() -> None:
-            opened = journal("opened")
-            while not stop.is_set():
-                with opened.opened("cards"):
-                    pass
-
-        def write() -> None:
-            with journal("written").opened("cards") as written:
-                while not stop.is_set():
-                    written.write([Entry(f"{n}", n) for n in range(5)])
-
-        def count() -> None:
-            with journal("counted").opened("cards") as counted:
-                while not stop.is_set():
-                    counted.statistics()
-
-        def check() -> bool:
-            with journal("own").opened("cards") as own:
-                own.write([Entry("a", 1)])
-                return own.find(["a"]) == {"a": Entry("a", 1)}
-
-        with threads(open_and_close, write, count):
-            try:
-                for _ in range(60):
-                    self.in_child(check)
-            finally:
-                stop.set()
+        assert work("fork_amid_writes", path, 100) == "100\n"
 
 
 def header(path: Path) -> None:

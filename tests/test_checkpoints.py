@@ -159,13 +159,13 @@ class TestWhatFailed:
         assert [entry.key for entry in journal.dead_letters()] == keys
         assert [entry.item for entry in journal.dead_letters()] == keys
 
-    @pytest.mark.parametrize("item", [("a", 1), {1: 2}, {1, 2}, object(), float("nan"), 1 + 2j], ids=repr)
+    @pytest.mark.parametrize("item", [("a", 1), {1: 2}, {1, 2}, object, float("nan"), 1 + 2j], ids=repr)
     def test_an_item_that_json_cannot_hold_is_there_as_words(
         self, journal: SQLiteCheckpoint, item: Any
     ) -> None:
         journal.write([Entry("bad", error="ValueError", item=item)])
         found = journal.dead_letters()[0].item
-        if isinstance(item, (set, complex)) or type(item) is object:
+        if isinstance(item, (set, complex, type)):
             assert found == repr(item)
         else:
             assert str(found) == str(json.loads(json.dumps(item)))
@@ -198,7 +198,7 @@ class TestWhatFailed:
 class TestWhatItRefuses:
     @pytest.mark.parametrize(
         "value",
-        [(1, 2), [(1,)], {1: "a"}, {1, 2}, float("nan"), "\ud800", object(), b"x"],
+        [(1, 2), [(1,)], {1: "a"}, {1, 2}, float("nan"), "\ud800", object, b"x"],
         ids=repr,
     )
     def test_json_keeps_nothing_that_would_come_back_as_something_else(

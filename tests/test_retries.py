@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from contextlib import suppress
 from datetime import timedelta
@@ -18,7 +17,7 @@ from hypothesis import strategies as st
 
 from batchkit import Retry
 from batchkit.retries import RetryBudget, exponential
-from tests.helpers import threads
+from tests.helpers import DEADLINE, threads
 
 OUTAGE = ConnectionResetError(104, "reset")
 
@@ -229,26 +228,21 @@ class TestBudget:
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
     @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
     def test_a_fork_does_not_wait_for_a_thread_of_its_parent(self) -> None:
-        import posix
+        budget, held, over = RetryBudget(), threading.Event(), threading.Event()
 
-        budget, stop = RetryBudget(), threading.Event()
+        def hold() -> None:
+            with budget._lock():
+                held.set()
+                over.wait(DEADLINE)
 
-        def work() -> None:
-            while not stop.is_set():
-                budget.succeeded()
-
-        with threads(*[work] * 2):
-            try:
-                for _ in range(30):
-                    child = os.fork()
-                    if child == 0:
-                        # Whoever measures coverage may want a lock that a thread of the parent had.
-                        sys.settrace(None)
-                        signal.alarm(5)  # kills it if it hangs
-                        posix._exit(0 if budget.failed() else 1)
-                    assert os.waitpid(child, 0)[1] == 0
-            finally:
-                stop.set()
+        with threads(hold):
+            assert held.wait(DEADLINE)
+            child = os.fork()
+            if child == 0:
+                signal.alarm(5)  # kills it if it hangs
+                os._exit(0 if budget.failed() else 1)
+            assert os.waitpid(child, 0)[1] == 0
+            over.set()
 
     @given(
         calls=st.lists(st.booleans(), max_size=200),
