@@ -12,7 +12,13 @@ from sqlalchemy import Executable, Row, delete, event, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from examples.database import schema, statements
-from examples.database.connecting import CONNECTIONS, engine_for, is_sqlite, said_in_a_sentence
+from examples.database.connecting import (
+    CONNECTIONS,
+    LOCK_TIMEOUT,
+    engine_for,
+    is_sqlite,
+    said_in_a_sentence,
+)
 from examples.database.model import (
     Card,
     DeadLetter,
@@ -24,7 +30,7 @@ from examples.database.model import (
     decks,
     metadata,
 )
-from examples.database.waiting import worth_waiting_for
+from examples.database.waiting import is_locked, worth_waiting_for
 from examples.errors import UsageError
 from examples.patience import patient
 
@@ -73,7 +79,8 @@ class Database:
 
         Args:
             file_or_url: an SQLite file, or a PostgreSQL URL.
-            patience: seconds that a call waits for a database which is away; opening does not wait.
+            patience: seconds that a call waits for a database which is away; opening waits for nothing but
+                an SQLite file that is locked, and that for seconds at most.
             connections: to PostgreSQL, at most.
 
         Raises:
@@ -83,7 +90,8 @@ class Database:
         event.listen(database.engine.sync_engine, "before_cursor_execute", database._count)
         try:
             with said_in_a_sentence(database.engine.url):
-                await database._make_tables()
+                # SQLite does not wait for another process when it switches a new file to its log.
+                await patient(LOCK_TIMEOUT, is_locked)(database._make_tables)
         except UsageError:
             await database.close()
             raise

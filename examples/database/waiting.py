@@ -41,6 +41,12 @@ def worth_waiting_for(error: BaseException) -> bool:
     return isinstance(error, sqlite3.OperationalError) and is_busy(error)
 
 
+def is_locked(error: BaseException) -> bool:
+    """Whether SQLAlchemy found an SQLite file locked."""
+    cause = error.orig if isinstance(error, DBAPIError) else None
+    return isinstance(cause, sqlite3.OperationalError) and is_busy(cause)
+
+
 def is_passing(error: psycopg.OperationalError) -> bool:
     """Whether PostgreSQL is away for now."""
     code = error.sqlstate

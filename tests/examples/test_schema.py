@@ -1,9 +1,11 @@
 """Tables are made on the first run and grow with the code, whoever starts first; old files go on working."""
 
+import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -131,6 +133,19 @@ def workers(count: int) -> Iterator[list[subprocess.Popen[str]]]:
             assert process.stdout
             assert process.stdout.readline() == "ready\n"
         yield started
+
+
+async def test_a_new_file_into_which_another_program_writes_is_waited_for(tmp_path: Path) -> None:
+    place = tmp_path / "new.db"
+    with closing(sqlite3.connect(place, check_same_thread=False)) as other:
+        other.execute("create table theirs (word text)")
+        other.execute("begin immediate")
+        timer = threading.Timer(0.2, other.rollback)
+        timer.start()
+        database = await Database.open(str(place))
+        timer.join()
+    assert await database.known("好") == set()
+    await database.close()
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
