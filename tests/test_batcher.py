@@ -436,6 +436,21 @@ async def test_a_value_that_was_on_its_way_when_its_key_was_cleared_is_not_kept(
     assert await lookup.load("a") == "new"
 
 
+async def test_a_value_that_was_dropped_from_its_cache_while_it_was_loaded_is_not_kept(
+    loader: Loader, clock: ManualClock
+) -> None:
+    cache = TTLCache[str, str](10, ttl=60, clock=clock)
+    lookup: Batcher[str, str] = Batcher(loader.load_many, cache=cache, clock=clock)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lookup.load_many, "abcd")
+        await clock.run_for(0.5)
+        cache.delete("a")  # not by way of the batcher
+        cache.delete_prefix("b")
+        cache.set("c", "newer")
+        await clock.run_for(1)
+    assert cache.get_present("abcd") == {"c": "newer", "d": "D"}
+
+
 async def test_what_needs_a_cache_says_so(loader: Loader) -> None:
     class Bare:
         def get_present(self, keys: Any) -> dict[str, str]:

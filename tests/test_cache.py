@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import gc
 import threading
+from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
@@ -50,6 +52,61 @@ async def ask(
 ) -> None:
     with scope:
         answers.append(await cache.get_or_load("a", loader.load))
+
+
+# what is loaded elsewhere
+
+
+CHANGES: dict[str, Callable[[TTLCache[str, Any]], object]] = {
+    "set": lambda cache: cache.set("a", "new"),
+    "set with a time": lambda cache: cache.set("a", "new", ttl=3),
+    "deleted": lambda cache: cache.delete("a"),
+    "dropped with a tag": lambda cache: cache.delete_tag("tag"),
+    "dropped with a prefix": lambda cache: cache.delete_prefix("a"),
+    "cleared": lambda cache: cache.clear(),
+    "restored": lambda cache: cache.restore(cache.snapshot()),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_watch_keeps_no_value_of_a_key_of_which_something_was_said_meanwhile(
+    clock: ManualClock, change: Callable[[TTLCache[str, Any]], object]
+) -> None:
+    cache = TTLCache[str, Any](10, ttl=5, tags=lambda key, value: ["tag"], clock=clock)
+    cache.set("a", "before")
+    watch = cache.watch(["a", "b"])
+    before = cache.get_present("ab")
+    change(cache)
+    after = cache.get_present("ab")
+    assert watch.keep("a", "old") is False
+    assert cache.get_present("ab") == after
+    assert before == {"a": "before"}
+    assert cache.watch("a").keep("a", "newest") is True
+    assert cache.get("a") == "newest"
+
+
+def test_a_watch_keeps_what_nobody_spoke_of(clock: ManualClock) -> None:
+    cache = TTLCache[str, Any](10, ttl=5, clock=clock)
+    watch, other = cache.watch(["a", "b"]), cache.watch(["a"])
+    cache.set("c", 1)
+    cache.delete("c")
+    cache.delete_prefix("c")
+    cache.delete_tag("tag")  # no value of this cache has one that was not given with it
+    assert watch.keep("a", 1) is True
+    assert watch.keep("z", 1) is False  # it is not watched
+    assert cache.get_present("abz") == {"a": 1}
+    assert other.keep("a", 2) is False  # the first who brings it
+    clock.advance(5)
+    assert cache.get("a") is None
+    assert watch.keep("b", 2) is True
+
+
+def test_a_watch_that_was_let_go_leaves_nothing_behind(clock: ManualClock) -> None:
+    cache = TTLCache[int, int](10, ttl=5, clock=clock)
+    for number in range(1_000):
+        cache.watch([number])
+    gc.collect()
+    assert not cache._shelf.loads.watches
 
 
 def test_a_value_holds_for_its_time(cache: TTLCache[str, Any], clock: ManualClock) -> None:

@@ -14,6 +14,7 @@ from batchkit._caching.shelf import Shelf
 from batchkit._caching.snapshots import dump, parse
 from batchkit._caching.sweeping import Sweeping
 from batchkit._caching.tiered import Tiered
+from batchkit._caching.watching import Watch
 from batchkit._clock import MONOTONIC
 from batchkit._core.expiry import MOST_HITS
 from batchkit._core.terms import Tags, Terms, Ttl, checked_period, checked_ttl
@@ -136,7 +137,7 @@ class TTLCache(Generic[K, V]):
         now = self._now()
         try:  # as `with lock` does, in a third of its time
             lock.acquire()
-            if shelf.loads.by_key:
+            if shelf.loads.by_key or shelf.loads.watches:
                 shelf.loads.outdate(key)
             self._store.set(key, value, now + self._constant, now)
         except BaseException:
@@ -144,6 +145,17 @@ class TTLCache(Generic[K, V]):
                 lock.release()
             raise
         lock.release()
+
+    def watch(self, keys: Iterable[K]) -> Watch[K]:
+        """Watch keys whose values are about to be loaded by other means than `get_or_load` and its kin.
+
+        Its `keep(key, value)` keeps a value as `set` does, and returns True; unless the key was set, deleted,
+        or dropped with a tag, a prefix or all others since: then what was loaded may be old.
+
+        Args:
+            keys: the keys. What it keeps for others is nothing.
+        """
+        return Watch(keys, self._shelf, self.set)
 
     def delete(self, key: K) -> bool:
         """Drop a value; false if there was none. What is being loaded for the key is not kept."""

@@ -159,6 +159,30 @@ class Cache(Protocol[K, V]):
         ...
 
 
+class Watch(Protocol):
+    """Keeps what is loaded, but nothing that may be old by then."""
+
+    def keep(self, key: Any, value: Any, /) -> bool:
+        """Keep the value of a watched key, unless something else was said about it since the watch began: it
+        was set, dropped, by whatever means, or the cache was cleared.
+
+        Returns:
+            Whether it was kept.
+        """
+        ...
+
+
+@runtime_checkable
+class Watchable(Protocol):
+    """A `Cache` that can be watched. One that cannot may be left with a value that was dropped while it was
+    loaded: it is set when the load ends.
+    """
+
+    def watch(self, keys: Iterable[Any], /) -> Watch:
+        """Watch keys that are about to be loaded, until the watch is let go."""
+        ...
+
+
 class Checkpoint(Protocol):
     """Remembers what became of items, so that a later run goes on where this one ended.
 

@@ -191,6 +191,18 @@ class TestKeys:
         assert bucket.statistics().granted == 1
         assert cache.get("b") == "b"
 
+    async def test_a_value_that_was_dropped_from_the_cache_during_its_call_is_not_kept(
+        self, clock: ManualClock
+    ) -> None:
+        cache: TTLCache[int, int] = TTLCache(maxsize=10, ttl=60, clock=clock)
+        executor = BatchedExecutor.of_batches(Calls(clock), batch_size=2, cache=cache, clock=clock)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(executor.run, [1, 2])
+            await clock.run_for(0.5)
+            cache.delete(1)
+            await clock.run_for(1)
+        assert cache.get_present([1, 2]) == {2: 2}
+
     async def test_none_is_a_value_and_an_error_is_not_kept(self, clock: ManualClock) -> None:
         calls = 0
 

@@ -206,6 +206,17 @@ class TestWithoutALoop:
         assert report.succeeded == 4
         assert report.seconds >= 20
 
+    def test_a_value_that_was_dropped_from_the_cache_during_its_call_is_not_kept(self) -> None:
+        cache: TTLCache[int, int] = TTLCache(maxsize=100, ttl=60)
+
+        def change(item: int) -> int:
+            if item == 1:
+                cache.delete(1)
+            return item
+
+        BatchedExecutor(change, cache=cache).run_sync([1, 2])
+        assert cache.get_present([1, 2]) == {2: 2}
+
     def test_a_cache_and_priorities(self) -> None:
         cache: TTLCache[int, int] = TTLCache(maxsize=100, ttl=60)
         executor = BatchedExecutor(double, concurrency=1, cache=cache, priority=lambda item: item)

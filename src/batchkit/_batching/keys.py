@@ -15,6 +15,7 @@ from batchkit._batching.loads import LOST, PENDING, Call, Failure, Load, NoValue
 from batchkit._batching.memo import Memo
 from batchkit._batching.waiters import Waiter
 from batchkit._core.gathering import Gathering
+from batchkit._watching import watcher
 from batchkit.abc import Cache
 
 K = TypeVar("K", bound=Hashable)
@@ -46,6 +47,7 @@ class Keys(Generic[K]):
         self._came = gathering.came
         self._cache = cache
         self._memo = cache.values if isinstance(cache, Memo) else None
+        self._watch = None if cache is None else watcher(cache)
         self._now = now
         self._name = name
         self._loads: dict[K, Load[K]] = {}
@@ -117,6 +119,8 @@ class Keys(Generic[K]):
         call.wanted = len(call.loads)
         for load in call.loads:
             load.call = call
+        if self._watch is not None:
+            call.watch = self._watch([load.key for load in call.loads])
 
     def still_wanted(self, call: Call[K], part: Sequence[Load[K]]) -> Sequence[Load[K]]:
         """Those of a part that somebody wants; the others are dropped."""
@@ -129,7 +133,7 @@ class Keys(Generic[K]):
 
     def land(self, call: Call[K], part: Iterable[Load[K]], answers: Iterable[Any]) -> None:
         """The answers of a part of a call are here."""
-        loads, memo, cache = self._loads, self._memo, self._cache
+        loads, memo, watch = self._loads, self._memo, call.watch
         for load, answer in zip(part, answers, strict=False):
             if load.answer is not PENDING:
                 continue
@@ -137,18 +141,18 @@ class Keys(Generic[K]):
                 call.wanted -= 1
             load.answer = answer
             if loads.get(load.key) is not load:  # it is old, or nobody wants it
-                is_kept = False
+                keeper = None
             else:
-                is_kept = cache is not None
+                keeper = watch
                 del loads[load.key]
             if isinstance(answer, _UNUSUAL):
                 if isinstance(answer, Exception):
                     load.answer = Failure(answer)
-            elif is_kept:
+            elif keeper is not None:
                 if memo is not None:
                     memo[load.key] = answer
                 else:
-                    self._keep(load.key, answer)
+                    self._keep(keeper.keep, load.key, answer)
 
     def lose(self, loads: Iterable[Load[K]]) -> list[Load[K]]:
         """Nobody brings these; returns those whose callers have to be told."""
@@ -169,7 +173,8 @@ class Keys(Generic[K]):
                 self.gathering.discard(load)
             else:
                 load.call.wanted -= load.callers > 0
-        self._keep(key, value)
+        if self._cache is not None:
+            self._keep(self._cache.set, key, value)
         return load
 
     def outdate(self, keys: Iterable[K] | None) -> None:
@@ -197,9 +202,8 @@ class Keys(Generic[K]):
         if self._loads.get(load.key) is load:
             del self._loads[load.key]
 
-    def _keep(self, key: K, value: Any) -> None:
-        if self._cache is not None:
-            try:
-                self._cache.set(key, value)
-            except Exception:  # the value is there all the same
-                _log.exception("%s: the cache failed to keep a value", self._name)
+    def _keep(self, keep: Callable[[K, Any], object], key: K, value: Any) -> None:
+        try:
+            keep(key, value)
+        except Exception:  # the value is there all the same
+            _log.exception("%s: the cache failed to keep a value", self._name)

@@ -12,6 +12,7 @@ from attrs import define, field
 from batchkit._background import Cancellable
 from batchkit._batching.waiters import Waiter
 from batchkit._core.gathering import Gathered
+from batchkit.abc import Watch
 
 K = TypeVar("K", bound=Hashable)
 
@@ -81,6 +82,7 @@ class Call(Generic[K]):
         parks: whether it waits so.
         task: its task, once it runs in an event loop.
         loads: its keys, once it took them.
+        watch: what keeps their values, if there is a cache.
         wanted: how many of those are still to be loaded, and wanted by somebody.
         waits_for: keys that its loader itself asked for.
         done: whether it went to its end.
@@ -94,6 +96,7 @@ class Call(Generic[K]):
     parks: bool = False
     task: Cancellable | None = None
     loads: list[Load[K]] = field(factory=list["Load[K]"])
+    watch: Watch | None = None
     wanted: int = 0
     waits_for: list[Load[Any]] = field(factory=list["Load[Any]"])
     done: bool = False

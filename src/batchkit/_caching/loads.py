@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from attrs import define, field
 
@@ -45,6 +46,25 @@ class Load(Generic[K]):
         return f"{self.name} {first!r}" + (f" and {len(others)} more" if others else "")
 
 
+class Tagged(Protocol):
+    """What brings values."""
+
+    @property
+    def tags(self) -> frozenset[Hashable]:
+        """Those that the values will have at least."""
+        ...
+
+
+class Watching(Tagged, Protocol[K]):
+    """Somebody who loads keys elsewhere.
+
+    Attributes:
+        keys: those whose values may be kept.
+    """
+
+    keys: set[K]
+
+
 class Loads(Generic[K]):
     """Loads by the keys that they are for; in the hands of one thread at a time.
 
@@ -53,10 +73,12 @@ class Loads(Generic[K]):
 
     Attributes:
         by_key: the loads.
+        watches: those who load elsewhere, as long as they are there.
     """
 
     def __init__(self) -> None:
         self.by_key: dict[K, Load[K]] = {}
+        self.watches: set[weakref.ref[Watching[K]]] = set()
 
     def of(self, key: K) -> Load[K] | None:
         """The load under way that a caller for a key can join."""
@@ -77,11 +99,24 @@ class Loads(Generic[K]):
             if self.by_key.get(key) is load:
                 del self.by_key[key]
 
+    def watch(self, watching: Watching[K]) -> None:
+        """Somebody loads keys elsewhere from now on."""
+        self.watches.add(weakref.ref(watching, self.watches.discard))
+
     def outdate(self, key: K) -> None:
         """What is being loaded for a key is too old."""
         self.by_key.pop(key, None)
+        for watching in self._watching():
+            watching.keys.discard(key)
 
-    def outdate_where(self, is_old: Callable[[K, Load[K]], bool]) -> None:
+    def outdate_where(self, is_old: Callable[[K, Tagged], bool]) -> None:
         """What is being loaded for some keys is too old; takes as long as keys are being loaded."""
         for key in [key for key, load in self.by_key.items() if is_old(key, load)]:
             del self.by_key[key]
+        for watching in self._watching():
+            watching.keys.difference_update([key for key in watching.keys if is_old(key, watching)])
+
+    def _watching(self) -> list[Watching[K]]:
+        if not self.watches:
+            return []
+        return [watching for there in list(self.watches) if (watching := there()) is not None]

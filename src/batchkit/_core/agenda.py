@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from heapq import heappop, heappush
 from math import inf
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from attrs import define, frozen
 
@@ -43,6 +43,7 @@ class Job(Generic[T]):
         deadline: the moment by which it must have its outcome.
         attempts: calls that it took part in so far.
         error: what the last of them ended with, while another one is to come.
+        watch: what keeps its value, if there is a cache.
     """
 
     index: int
@@ -55,6 +56,7 @@ class Job(Generic[T]):
     deadline: float = inf
     attempts: int = 0
     error: Exception | None = None
+    watch: Any = None
 
 
 @define(eq=False)

@@ -34,6 +34,7 @@ from batchkit._running.outbox import Outbox
 from batchkit._running.plan import Plan, Terms
 from batchkit._running.verdicts import Done, Ruling, finished, ruling
 from batchkit._values import Outcome, RunReport
+from batchkit._watching import watcher
 from batchkit.exceptions import CallCancelled, NotStarted, RunFailed, StreamClosed
 from batchkit.feedback import Verdict, classify
 
@@ -82,6 +83,7 @@ class Desk(Generic[T, R]):
         # whether a job is nothing but an item, and an outcome goes nowhere but to the reader: for speed
         self._simple = plan.key is None and plan.on_error == "collect" and not plan.hooks
         self._finds = plan.concurrency[0] < plan.concurrency[1]
+        self._watch = None if plan.cache is None else watcher(plan.cache)
         self._under_way: set[Batch[T]] = set()
         self._down_until = 0.0  # while the breaker lets nobody go
         self._closing = False
@@ -253,6 +255,10 @@ class Desk(Generic[T, R]):
         if batch.began is None:
             batch.began = now
             self._barrier.begin(len(batch.jobs))
+        if self._watch is not None:
+            watch = self._watch([job.key for job in batch.jobs])
+            for job in batch.jobs:
+                job.watch = watch
         self._under_way.add(batch)
         return batch
 
@@ -381,8 +387,8 @@ class Desk(Generic[T, R]):
 
     def _use_for_others(self, job: Job[T], done: Outcome[T, R]) -> None:
         """A value is kept in the cache, and is that of those who waited with the same key."""
-        if done.ok and self._plan.cache is not None and done.attempts:
-            self._plan.cache.set(job.key, done.value)
+        if done.ok and job.watch is not None and done.attempts:
+            job.watch.keep(job.key, done.value)
         for twin in self.intake.twins_of(job):
             self._hand_out(finished(twin, done.value, done.error)[1])
 
