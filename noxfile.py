@@ -86,7 +86,9 @@ import nox  # noqa: E402
 
 nox.options.sessions = ["lint", "types", "tests", "docs"]
 
-SLOW = ("tests/fleet", "tests/faults")
+SLOW = ("tests/fleet", "tests/faults", "tests/benchmarks")
+# All others, a few side by side.
+QUICK = ("-n=auto", "--maxprocesses=4", "--dist=worksteal", *(f"--ignore={folder}" for folder in SLOW))
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 # Beside the Python of this nox, or, if someone runs a nox of their own, wherever theirs is.
 UV = shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"
@@ -164,15 +166,12 @@ def selected(session: nox.Session) -> list[str]:
 def tests(session: nox.Session) -> None:
     """Run the tests on the Python that started this; without arguments, judge their coverage, too."""
     python = sync(session, "tests")
-    quick = [f"--ignore={folder}" for folder in SLOW]
     if session.posargs:
         session.run(python, "-m", "pytest", *selected(session))
         return
     session.env["COVERAGE_FILE"] = str(ENVIRONMENTS / session.name / ".coverage")
     coverage = (python, "-m", "coverage")
-    session.run(*coverage, "erase", log=False)
-    session.run(*coverage, "run", "-m", "pytest", *quick)
-    session.run(*coverage, "combine", "--quiet", log=False)
+    session.run(python, "-m", "pytest", *QUICK, "--cov", "--cov-report=")
     session.run(*coverage, "report", "--fail-under=95")
     session.run(*coverage, "report", "--fail-under=100", "--include=src/batchkit/_core/*")
 
@@ -188,8 +187,7 @@ def tests_on(version: str) -> None:
         if found.returncode:
             session.skip(f"no CPython {version} found")
         python = sync(session, "tests", python=found.stdout.strip())
-        quick = [] if session.posargs else [f"--ignore={folder}" for folder in SLOW]
-        session.run(python, "-m", "pytest", *quick, *selected(session))
+        session.run(python, "-m", "pytest", *(selected(session) or QUICK))
 
     tests_on_version.__doc__ = f"Run the tests on CPython {version}, if it is there."
 
@@ -200,7 +198,7 @@ for version in VERSIONS:
 
 @nox.session(python=False)
 def fleet(session: nox.Session) -> None:
-    """Run the slow tests with real servers: fleets of processes, and faults."""
+    """Run the slow tests: fleets of processes, faults, and whole programs."""
     python = sync(session, "tests")
     if session.posargs:
         session.run(python, "-m", "pytest", *selected(session))

@@ -307,7 +307,6 @@ def test_an_answer_that_breaks_when_it_is_looked_at_is_an_error_in_threads_too()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_the_child_of_a_fork_begins_with_nothing_under_way() -> None:
     loader = Gated()
     lookup: Batcher[str, str] = Batcher(loader.load_many, max_in_flight=1)

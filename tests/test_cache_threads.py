@@ -184,7 +184,6 @@ def test_loops_and_threads_load_each_key_once() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 class TestAForkedChild:
     def exit_code(self, work: Any) -> int:
         child = os.fork()

@@ -91,7 +91,6 @@ class TestTwoProcesses:
         assert work("contend", path, 60) == "60\n"
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 class TestFork:
     def in_child(self, check: Callable[[], bool]) -> None:
         child = os.fork()

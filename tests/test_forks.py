@@ -12,10 +12,7 @@ import pytest
 from batchkit._forks import FORKS, OwnLock
 from tests.helpers import DEADLINE, threads
 
-pytestmark = [
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork"),
-    pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),
-]
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 
 def in_child(check: Callable[[], bool] = lambda: True) -> None:

@@ -226,7 +226,6 @@ class TestBudget:
         assert budget.left == 100_000 - 4 * 5_000
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-    @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
     def test_a_fork_does_not_wait_for_a_thread_of_its_parent(self) -> None:
         budget, held, over = RetryBudget(), threading.Event(), threading.Event()
 

@@ -659,7 +659,6 @@ def ours(before: set[threading.Thread]) -> list[threading.Thread]:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_child_has_a_connection_of_its_own_and_its_cache_is_told(valkey: Server, make_tier: Make) -> None:
     tier = make_tier(valkey.url())
     told = Told(tier)

@@ -176,7 +176,7 @@ def test_calls_of_one_limiter_are_served_as_if_it_was_asked_alone(
         assert together.fleets[0].standing() == alone.standing()
 
 
-# the bound, and that all come through
+# the bound, and that all come through; for those whom the scripts above serve alike on each server
 
 
 @define(eq=False)
@@ -255,11 +255,11 @@ def gone(workers: Sequence[Worker], number: int) -> list[tuple[float, int]]:
     data=st.data(),
 )
 def test_no_window_exceeds_the_bound_of_any_limiter(
-    redis_server: Server, sizes: list[tuple[float, int]], horizon: float, data: st.DataObject
+    valkey: Server, sizes: list[tuple[float, int]], horizon: float, data: st.DataObject
 ) -> None:
     kinds = st.tuples(*(st.integers(0, 4) for _ in sizes)).filter(any)
     workers = [Worker(name, data.draw(st.lists(kinds, min_size=1, max_size=4))) for name in "abc"]
-    those = group(redis_server, *sizes, horizon=horizon)
+    those = group(valkey, *sizes, horizon=horizon)
     simulate(those, workers, 1.0)
     # what is booked ahead with one limiter may wait so long for what is booked with another
     late = min(min(horizon, max(0.004, 1 / rate)) for rate, _ in sizes)
@@ -269,8 +269,8 @@ def test_no_window_exceeds_the_bound_of_any_limiter(
 
 
 @pytest.mark.parametrize("singles", [4, 40])
-def test_a_call_of_two_is_not_starved_by_streams_of_calls_of_each(redis_server: Server, singles: int) -> None:
-    both = group(redis_server, (50, 10), (20, 10))
+def test_a_call_of_two_is_not_starved_by_streams_of_calls_of_each(valkey: Server, singles: int) -> None:
+    both = group(valkey, (50, 10), (20, 10))
     joint = Worker("joint", [(8, 5)])
     streams = [Worker(f"s{number}", [(1, 0), (0, 1)] * singles) for number in range(3)]
     simulate(both, [joint, *streams], 20)
@@ -281,8 +281,8 @@ def test_a_call_of_two_is_not_starved_by_streams_of_calls_of_each(redis_server: 
     assert max(waits) <= 2 * turn + 2 * LONGEST
 
 
-def test_streams_of_calls_of_each_are_not_starved_by_calls_of_both(redis_server: Server) -> None:
-    both = group(redis_server, (50, 10), (5, 10))
+def test_streams_of_calls_of_each_are_not_starved_by_calls_of_both(valkey: Server) -> None:
+    both = group(valkey, (50, 10), (5, 10))
     joint = [Worker(f"j{number}", [(1, 1)] * 10) for number in range(3)]
     stream = Worker("stream", [(1, 0)] * 10)
     simulate(both, [*joint, stream], 10)
@@ -290,8 +290,8 @@ def test_streams_of_calls_of_each_are_not_starved_by_calls_of_both(redis_server:
     assert sum(cost for _, cost in gone([*joint, stream], 0)) >= 0.97 * 50 * 10
 
 
-def test_groups_in_opposite_order_do_not_wait_for_each_other(redis_server: Server) -> None:
-    three = group(redis_server, (20, 2), (20, 2), (20, 2))
+def test_groups_in_opposite_order_do_not_wait_for_each_other(valkey: Server) -> None:
+    three = group(valkey, (20, 2), (20, 2), (20, 2))
     workers = [
         Worker("a", [(1, 1, 0)] * 3),
         Worker("b", [(0, 1, 1)] * 3),
