@@ -14,6 +14,8 @@ import pytest
 import typed_settings as ts
 from attrs import evolve
 
+from batchkit import TTLCache
+from batchkit.testing import ManualClock
 from examples import media_store as module
 from examples import settings
 from examples.errors import MediaAway, MediaMissing, MediaRefused, UsageError
@@ -136,13 +138,16 @@ async def test_who_asks_for_the_same_key_at_once_asks_once(
     assert heads.calls == 1
 
 
-async def test_that_a_key_is_not_there_is_known_for_a_moment_only(where: settings.Media) -> None:
-    reader = await MediaStore.open(evolve(where, absent_ttl=0.2, batch_size=1))
+async def test_that_a_key_is_not_there_is_known_for_a_moment_only(
+    where: settings.Media, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TTLCache", partial(TTLCache, clock=clock))
+    reader = await MediaStore.open(evolve(where, absent_ttl=10, batch_size=1))
     writer = await MediaStore.open(where)
     assert not await reader.exists(address(PICTURE, ".webp"))
     key = await writer.put(PICTURE, ".webp")
     assert not await reader.exists(key)  # as it heard just now
-    await anyio.sleep(0.25)
+    clock.advance(10)
     assert await reader.exists(key)
 
 
