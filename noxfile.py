@@ -87,8 +87,8 @@ import nox  # noqa: E402
 nox.options.sessions = ["lint", "types", "tests", "docs"]
 
 SLOW = ("tests/fleet", "tests/faults", "tests/benchmarks")
-# All others, a few side by side.
-QUICK = ("-n=auto", "--maxprocesses=4", "--dist=worksteal", *(f"--ignore={folder}" for folder in SLOW))
+SIDE_BY_SIDE = ("-n=auto", "--maxprocesses=4", "--dist=worksteal")
+QUICK = (*SIDE_BY_SIDE, *(f"--ignore={folder}" for folder in SLOW))
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 # Beside the Python of this nox, or, if someone runs a nox of their own, wherever theirs is.
 UV = shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"
@@ -205,7 +205,7 @@ def fleet(session: nox.Session) -> None:
         return
     # They have deadlines in real time, which a busy machine may miss: what failed has to pass on its own.
     pytest = (python, "-m", "pytest", "-o", f"cache_dir={ENVIRONMENTS / 'fleet.cache'}", *SLOW)
-    session.run(*pytest, "--cache-clear", success_codes=[0, 1])
+    session.run(*pytest, *SIDE_BY_SIDE, "--cache-clear", success_codes=[0, 1])
     session.run(*pytest, "--last-failed", "--last-failed-no-failures=none", success_codes=[0, 5])
 
 
