@@ -326,9 +326,8 @@ def loop_amid_a_load(cache: Words) -> Iterator[asyncio.AbstractEventLoop]:
     loop = asyncio.new_event_loop()
     pending = loop.run_until_complete(leave())
     yield loop
-    for task in pending:
-        task._log_destroy_pending = False  # type: ignore[attr-defined]
-    del task, pending
+    while pending:
+        pending.pop()._log_destroy_pending = False  # type: ignore[attr-defined]
     gc.collect()
 
 
