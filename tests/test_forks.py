@@ -63,7 +63,7 @@ def test_a_child_may_fork_in_its_turn(lock: OwnLock) -> None:
 
 def test_threads_that_fork_at_once_wait_for_each_other(lock: OwnLock) -> None:
     def fork() -> None:
-        for _ in range(20):
+        for _ in range(5):
             in_child(lambda: lock().acquire(blocking=False))
 
     with threads(fork, fork):

@@ -270,8 +270,10 @@ def test_a_proxy_takes_time(valkey: Server, each: tuple[float, ...]) -> None:
         client.ping()
         assert time.monotonic() - begin >= 0.04
         proxy.delay(DEADLINE)
-        threading.Timer(0.01, proxy.heal).start()
+        healing = threading.Timer(0.01, proxy.heal)
+        healing.start()
         assert client.ping()  # what is under way goes on at once
+        healing.join()
 
 
 @pytest.mark.parametrize("reset", [False, True])

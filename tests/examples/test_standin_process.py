@@ -29,6 +29,7 @@ from examples.sound import SoundService
 from examples.standin.__main__ import listen, main, switches
 
 SPEED = 100.0
+PATIENT = 10.0  # the speed of a client that gives the stand-in ten times as long
 HERE = Path(__file__).parents[2]
 QUESTION = '{"words": [{"word": "好", "pinyin": "hǎo", "definitions": ["good"]}]}'
 
@@ -145,8 +146,10 @@ async def test_pictures_and_sounds_over_a_real_connection_whatever_goes_wrong_wi
         config, limiter = settings.load({}), TokenBucket(rate=1000, burst=100)
         sound_options = evolve(config.sound, attempts=20)
         async with (
-            PictureService(Endpoint(f"{url}/fal", "no-secret", SPEED), config.picture, limiter, 8) as picture,
-            SoundService(Endpoint(url, "no-secret", SPEED), sound_options, limiter, 8) as sound,
+            PictureService(
+                Endpoint(f"{url}/fal", "no-secret", PATIENT), config.picture, limiter, 8
+            ) as picture,
+            SoundService(Endpoint(url, "no-secret", PATIENT), sound_options, limiter, 8) as sound,
             anyio.create_task_group() as group,
         ):
 

@@ -19,7 +19,7 @@ from batchkit._parking import ThreadParker
 from batchkit._redis.crowd import Call, Crowd
 from tests.servers import BINARIES, Server
 
-A_MOMENT = 5.0  # seconds; a generous deadline for what takes milliseconds
+A_MOMENT = 20.0  # seconds; a generous deadline for what takes milliseconds
 
 
 def crowd_of(*costs: int) -> tuple[Crowd, list[Call]]:
