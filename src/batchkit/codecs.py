@@ -10,6 +10,9 @@ from batchkit.abc import Codec
 __all__ = ["JSON", "Codec"]
 
 
+_DECODE: Final = json.JSONDecoder().decode
+
+
 class _Json:
     """Text, numbers, true, false, None, and lists and dicts of those; nothing in it can run code when it is
     read. A tuple comes back as a list, and the keys of a dict as texts.
@@ -19,7 +22,7 @@ class _Json:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
     def decode(self, data: bytes, /) -> Any:
-        return json.loads(data)
+        return _DECODE(data.decode())  # `json.loads` would first find out which encoding it is
 
     def __repr__(self) -> str:
         return "JSON"

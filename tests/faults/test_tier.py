@@ -233,7 +233,7 @@ def test_a_reply_that_is_lost_costs_nothing(proxy: FaultProxy, make_tier: Make) 
         proxy.drop_replies(to=b"EVALSHA")
         assert claim.keep_sync({key: value(number)}) == set()
         claim.release()
-        proxy.drop_replies(to=b"GET")
+        proxy.drop_replies(to=b"EVALSHA")
         assert values(tier, key) == {key: number}
         proxy.drop_replies(to=b"EVALSHA")
         tier.delete_sync([key])
@@ -295,6 +295,7 @@ def test_each_of_the_rights_is_needed(
     url = valkey.url().replace("//", "//tier:secret@")
     tier, other = make_tier(url, hooks=[stamped], lease=2.0), make_tier(url, hooks=[stamped])
     claim = tier.claim_sync(["slow"])
+    other.claim_sync(["slow"]).release()
     loaded(tier, "a", 1)
     values(other, "a")
     tier.set_many_sync({"b": value(1)})
@@ -308,7 +309,7 @@ def test_each_of_the_rights_is_needed(
 def _fill_the_rules(tier: Words) -> None:
     """Drop so many tags that the oldest ones are forgotten."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("batchkit._redis.talks.MOST", 2)
+        patch.setattr("batchkit._redis.bulletin.MOST", 2)
         for number in range(5):
             tier.delete_tag_sync(str(number))
 
@@ -342,6 +343,11 @@ def test_a_full_memory_refuses_new_values_and_old_ones_are_read(
         tier = make_tier(server.url(), hooks=[stamped])
         tier.set_many_sync({"a": value("old")})
         server.do("CONFIG", "SET", "maxmemory", 1)
+        claim = tier.claim_sync(["b", "a", "c"])
+        assert (list(claim.mine), list(claim.found)) == (["b", "c"], ["a"])
+        claim.release()
+        with pytest.raises(TierUnavailable, match="memory"):
+            make_tier(server.url(), on_unavailable="raise").claim_sync(["a", "b"])
         assert loaded(tier, "b", 1) == 1
         assert values(tier, "a", "b") == {"a": "old"}
         tier.set_many_sync({"a": value("new")})
@@ -355,6 +361,21 @@ def test_a_full_memory_refuses_new_values_and_old_ones_are_read(
         assert values(tier, "a", "b") == {"a": "new", "b": 2}
         check_switches(stamped, time.monotonic())
         tier.close()
+
+
+def test_a_replica_is_not_believed(own_server: Server, make_tier: Make, stamped: StampedHook) -> None:
+    tier = make_tier(own_server.url(), timeout=TIMEOUT, hooks=[stamped])
+    tier.set_many_sync({"a": value("old")})
+    own_server.do("REPLICAOF", "127.0.0.1", own_server.port)
+    claim = tier.claim_sync(["a", "b"])
+    assert (list(claim.mine), list(claim.found)) == (["a", "b"], [])
+    claim.release()
+    assert "read only" in stamped.of(Unavailable)[0].reason
+    own_server.do("REPLICAOF", "NO", "ONE")
+    claim = tier.claim_sync(["a", "b"])
+    assert (list(claim.mine), list(claim.found)) == (["b"], ["a"])
+    claim.release()
+    check_switches(stamped, time.monotonic())
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-random", "volatile-ttl"])

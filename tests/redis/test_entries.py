@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchkit._redis.directory import Directory
-from batchkit._redis.entries import Entry, Names, head_of, tag_text
+from batchkit._redis.entries import MOMENT, Entry, Names, begins_with, head_of, tag_text
 from batchkit._redis.names import part, whole
 
 keys = st.recursive(
@@ -75,19 +75,33 @@ def test_a_prefix_with_signs_of_its_own_is_apart_from_others() -> None:
         Names.of("")
 
 
+words = st.text("abc%()=,.0", min_size=1)
+
+
 @given(
-    st.integers(0, 2**53), st.text(), st.booleans(), st.integers(0, 10**9), st.lists(st.text()), st.binary()
+    st.integers(0, 2**53),
+    words,
+    st.booleans(),
+    st.integers(0, 10**9),
+    st.lists(keys.map(part)),
+    st.binary(),
+    st.integers(0, 10**15),
 )
 def test_a_value_comes_back_as_written(
-    born: int, mark: str, negative: bool, stale: int, tags: list[str], data: bytes
+    born: int, mark: str, negative: bool, stale: int, tags: list[str], data: bytes, ends: int
 ) -> None:
-    entry = Entry(born, mark, negative, stale, tuple(tags), data)
+    entry = Entry(born, mark, negative, stale, tuple(tags), data, ends)
     text = entry.text()
-    assert Entry.read(text) == entry
-    assert text.startswith(head_of(text))
+    there = b"%d %b" % (ends, text)  # as the script writes it
+    assert Entry.read(there) == entry
+    assert there.startswith(head_of(there))
+    assert begins_with(there[: MOMENT + len(head_of(text)) + 1], head_of(text))
+    assert not begins_with(there, b"x" + head_of(text))
 
 
-@pytest.mark.parametrize("text", [b"", b"hello", b"{}\n1", b"[]\n", b"[true]\n", b'["x",0]\n', b"\xff\n"])
+@pytest.mark.parametrize(
+    "text", [b"", b"hello", b"{}\n1", b"[]\n", b"1 2 0 3\n", b"1 2 0 3 m", b"1 2 x 3 m\n", b"\xff 2 0 3 m\n"]
+)
 def test_what_somebody_else_wrote_is_refused(text: bytes) -> None:
     with pytest.raises(ValueError, match="no tier wrote that"):
         Entry.read(text)

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchkit import CodecFailed, DecodeFailed, RedisTier
-from batchkit._redis.scripts import CLAIM, DROP, KEEP
+from batchkit._redis.scripts import CLAIM, DROP, KEEP, READ
 from batchkit.abc import Claim, Invalidation, Tier, TierValue
 from batchkit.testing import RecordingHook
 from tests.helpers import DEADLINE, eventually, threads
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(not BINARIES, reason="no server found")
 ROOT = Path(__file__).parents[2]
 # All that a tier needs to be allowed, but for hearing of changes.
 LEAST = (
-    "~words:* -@all +evalsha +script|load +get +getrange +pttl +set +pexpire +del +unlink +time"
+    "~words:* -@all +evalsha +script|load +get +mget +getrange +pttl +set +pexpire +del +unlink +time"
     " +zadd +zrem +zcard +zscore +zrange +zrangebyscore"
 )
 
@@ -133,7 +133,9 @@ def test_a_value_that_the_codec_cannot_tell_is_an_error_that_names_the_key(
     eventually(lambda: list(tier.claim_sync(["bad"]).mine) == ["bad"])
 
 
-@pytest.mark.parametrize("text", [b"", b"x", b"[1]", b'[9000000000000000,0,0,"m"]\n{', b"\x80\x04\x95p\n."])
+@pytest.mark.parametrize(
+    "text", [b"", b"x", b"[1]", b"9000000000000 9000000000000000 0 0 m\n{", b"\x80\x04\x95p\n."]
+)
 def test_a_value_that_cannot_be_read_is_a_miss_and_an_event(
     text: bytes, valkey: Server, make_tier: Make, hook: RecordingHook
 ) -> None:
@@ -198,7 +200,7 @@ def test_many_keys_take_one_round_trip(redis_server: Server, make_tier: Make) ->
         claim.keep_sync({"missing": value()})
         tier.set_many_sync({key: value(key) for key in keys})
         tier.delete_sync(keys)
-    for script, expected in [("GET", 1), (CLAIM, 1), (KEEP, 2), (DROP, 1)]:
+    for script, expected in [(READ, 1), (CLAIM, 1), (KEEP, 2), (DROP, 1)]:
         assert sum(any(command[0] == script for command in trip) for trip in trips) == expected
 
 
@@ -214,7 +216,8 @@ def test_calls_that_come_together_share_a_round_trip(valkey: Server, make_tier: 
 
     with exchanges(tier) as trips, threads(*[look] * 8):
         pass
-    assert sum(len(trip) for trip in trips) >= 8 * 50 * 3
+    reads = [command for trip in trips for command in trip if command[0] is READ]
+    assert sum(len(keys) for _, keys, _ in reads) == 8 * 50
     assert len(trips) < 350
 
     async def look_often() -> None:
@@ -291,9 +294,9 @@ def test_what_is_dropped_while_it_is_loaded_is_not_kept(
 def test_a_value_that_is_set_after_its_tag_was_dropped_is_there(valkey: Server, make_tier: Make) -> None:
     silent, busy = make_tier(valkey.url()), make_tier(valkey.url())
     silent.get_many_sync(["a"])
-    silent._talks.rules.hear = lambda pairs: None  # type: ignore[method-assign] # it hears of nothing
+    silent._member._bulletin.rules.hear = lambda pairs: None  # type: ignore[method-assign] # it hears of nothing
     busy.delete_tag_sync("t")
-    del silent._talks.rules.hear
+    del silent._member._bulletin.rules.hear
     silent.set_many_sync({"a": value(1, 60, "t")})
     assert values(busy, "a") == {"a": 1}
 
@@ -320,7 +323,7 @@ def test_where_redis_lost_what_was_dropped_nothing_older_is_found(
 def test_a_thousand_tags_are_remembered_in_bounded_room(
     valkey: Server, make_tier: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batchkit._redis.talks.MOST", 10)
+    monkeypatch.setattr("batchkit._redis.bulletin.MOST", 10)
     tier = make_tier(valkey.url())
     tier.set_many_sync({"old": value(1), "tagged": value(2, 60, "t5")})
     for number in range(25):
@@ -446,7 +449,7 @@ def test_nothing_is_left_of_a_call_that_was_cancelled(
         with anyio.move_on_after(0.01):
             await claim.wait()
         claim.release()
-        assert not tier._talks.waiting._claims
+        assert not tier._member.talks.waiting._claims
         waits.release()
 
     anyio.run(main, backend=anyio_backend)
@@ -708,6 +711,32 @@ def test_a_cluster_keeps_values_where_their_slots_are(cluster: Cluster, make_tie
     with threads(waits.wait_sync):
         claim.keep_sync({key: value(key) for key in claim.mine})
     assert values(other, *keys) == dict(zip(keys, keys, strict=True))
+
+
+def test_a_cluster_behind_one_address_is_asked_key_by_key(make_tier: Make) -> None:
+    """As a service with one shard is; to a client that is told of no cluster it is a server like others."""
+    with Server("--cluster-enabled", "yes") as server:
+        for start in range(0, 16384, 1024):
+            server.do("CLUSTER", "ADDSLOTS", *range(start, start + 1024))
+        eventually(lambda: b"cluster_state:ok" in server.do("CLUSTER", "INFO"))
+        tier, other = make_tier(server.url()), make_tier(server.url())
+        told = Told(other)
+        keys = [str(number) for number in range(20)]
+        tier.set_many_sync({key: value(key, 60, "t") for key in keys[:10]})
+        eventually(lambda: told.changed == {*keys[:10]})
+        claim = other.claim_sync(keys)
+        assert (list(claim.found), list(claim.mine)) == (keys[:10], keys[10:])
+        assert list(tier.claim_sync(keys).others) == keys[10:]
+        assert claim.keep_sync({key: value(key) for key in keys[10:]}) == set()
+        assert values(tier, *keys) == dict(zip(keys, keys, strict=True))
+        tier.delete_sync(keys[5:])
+        assert values(other, *keys) == {key: key for key in keys[:5]}
+        tier.delete_tag_sync("t")
+        assert values(other, *keys) == {}
+        assert not tier.statistics().unavailable
+        assert not other.statistics().unavailable
+        tier.close()
+        other.close()
 
 
 def test_a_slot_that_moves_takes_its_values_along(cluster: Cluster, make_tier: Make) -> None:

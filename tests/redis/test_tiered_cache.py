@@ -232,7 +232,7 @@ def test_a_cache_that_is_gone_is_not_told(redis_server: Server, stack: ExitStack
     stack.callback(tier.close)
     process = Process(tier)
     process.ask("a")
-    hear: Any = tier._callbacks[0]
+    hear: Any = tier._audience._callbacks[0]
     del process
     gc.collect()
     from batchkit.abc import Invalidation

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import anyio
 
 from batchkit import RedisTier
-from batchkit._redis.link import Command
+from batchkit._redis.scripts import Command
 from batchkit.abc import Invalidation, TierValue
 from tests.helpers import DEADLINE, eventually
 

@@ -23,10 +23,9 @@ from batchkit._events import Event, Hook, Reconnected, Unavailable, emit
 from batchkit._gate import GO, Gate
 from batchkit._parking import Parker, SyncParker, wait_at_sync
 from batchkit._redis.crowd import Call, CrowdGate
-from batchkit._redis.link import Command
 from batchkit._redis.names import name as name_of
 from batchkit._redis.questions import Asked, Header, Question, Remote, Reply, Terms, cut_up
-from batchkit._redis.scripts import Script
+from batchkit._redis.scripts import Command, Script
 from batchkit._redis.skew import Skew
 from batchkit._redis.substitutes import Nothing, Unlimited
 from batchkit._redis.wire import Calls, Orders, TooLate

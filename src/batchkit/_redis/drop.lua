@@ -1,14 +1,18 @@
--- Give up a claim; or drop a value and whatever claim there is, so that what is being loaded is not kept.
+-- Give up claims; or drop values and whatever claims there are, so that what is being loaded is not kept.
 --
--- KEYS: the value; the claim.
--- ARGV: the token of the claim to give up, or nothing; the channel.
-if ARGV[1] ~= '' then
-  if redis.call('GET', KEYS[2]) == ARGV[1] then
-    redis.call('DEL', KEYS[2])
-    redis.pcall('PUBLISH', ARGV[2], KEYS[2])
+-- KEYS: for each, the value; and the claim.
+-- ARGV: the channel; then for each the token of the claim to give up, or nothing.
+-- Returns: 0, and for each 0.
+local answers = {0}
+for index = 1, #KEYS, 2 do
+  local value, claim, token = KEYS[index], KEYS[index + 1], ARGV[(index + 3) / 2]
+  if token == '' then
+    redis.call('UNLINK', value, claim)
+    redis.pcall('PUBLISH', ARGV[1], value)
+  elseif redis.call('GET', claim) == token then
+    redis.call('DEL', claim)
+    redis.pcall('PUBLISH', ARGV[1], claim)
   end
-  return 0
+  answers[#answers + 1] = 0
 end
-redis.call('UNLINK', KEYS[1], KEYS[2])
-redis.pcall('PUBLISH', ARGV[2], KEYS[1])
-return 0
+return answers

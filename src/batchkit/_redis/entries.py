@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable
 from typing import Final
 from urllib.parse import quote
@@ -15,6 +14,7 @@ CLAIM: Final = ";claim"  # what the name of a claim ends with
 _LONGEST_TAG: Final = 1000  # characters
 _LONGEST_HEAD: Final = 4096  # bytes, of which 100 are enough for a value that has no head
 _NO_HEAD: Final = 100
+MOMENT: Final = 20  # bytes, at most, that come before what was to be written
 
 
 @frozen
@@ -75,6 +75,7 @@ class Entry:
         stale: ms for which it stays beyond its life.
         tags: the texts of those by which it can be dropped.
         data: what the codec made of it.
+        ends: the moment at which its life ends, in ms: Redis writes that before the rest.
     """
 
     born: int
@@ -83,11 +84,12 @@ class Entry:
     stale: int
     tags: tuple[str, ...]
     data: bytes
+    ends: int = 0
 
     def text(self) -> bytes:
-        """How it is written: a line of JSON, and the data."""
-        head = [self.born, int(self.negative), self.stale, self.mark, *self.tags]
-        return json.dumps(head, separators=(",", ":")).encode() + b"\n" + self.data
+        """What is to be written: a line of words, and the data."""
+        words = [str(self.born), str(int(self.negative)), str(self.stale), self.mark, *self.tags]
+        return " ".join(words).encode("ascii") + b"\n" + self.data
 
     @classmethod
     def read(cls, text: bytes) -> Entry:
@@ -96,17 +98,24 @@ class Entry:
         Raises:
             ValueError: by somebody else.
         """
-        head, _, data = text.partition(b"\n")
+        head, line, data = text.partition(b"\n")
         try:
-            born, negative, stale, mark, *tags = json.loads(head)
-            return cls(int(born), str(mark), bool(negative), int(stale), tuple(map(str, tags)), data)
-        except (TypeError, ValueError) as error:
+            ends, born, negative, stale, mark, *tags = head.decode("ascii").split(" ")
+            if not line:
+                raise ValueError("there is no data")
+            return cls(int(born), mark, bool(int(negative)), int(stale), tuple(tags), data, int(ends))
+        except ValueError as error:
             raise ValueError(f"no tier wrote that: {text[:40]!r}") from error
 
 
 def head_of(text: bytes) -> bytes:
     """By what a value is known again: its first bytes, which are no other one's."""
     return text[: min(text.find(b"\n") + 1 or _NO_HEAD, _LONGEST_HEAD)]
+
+
+def begins_with(text: bytes, head: bytes) -> bool:
+    """Whether what is in Redis is what was to be written, of which this is the head."""
+    return text.partition(b" ")[2].startswith(head)
 
 
 def tag_text(tag: Hashable) -> str:

@@ -16,8 +16,8 @@ from batchkit._events import Event, emit
 from batchkit._gate import Gate
 from batchkit._joint import JointCall
 from batchkit._redis.asking import MOST_PLACES, AnyGate
-from batchkit._redis.link import Command, Word
 from batchkit._redis.questions import Question, cut_up
+from batchkit._redis.scripts import Command, Word
 from batchkit._redis.wire import Answer, Calls, TooLate
 from batchkit._redis.wire import runs as in_numbers
 

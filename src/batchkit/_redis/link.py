@@ -18,6 +18,7 @@ from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
 from redis.exceptions import (
     AskError,
+    ClusterCrossSlotError,
     MovedError,
     NoScriptError,
     ReadOnlyError,
@@ -30,17 +31,15 @@ from redis.retry import Retry
 
 from batchkit._clock import MONOTONIC
 from batchkit._redis.resp import Feed
-from batchkit._redis.scripts import Script
+from batchkit._redis.scripts import Command, Keys, Script, Word
 
-Keys: TypeAlias = tuple[str, ...]
-Word: TypeAlias = str | bytes
-Command: TypeAlias = tuple[Script | str, Keys, tuple[Word, ...]]  # or the name of a command of Redis
 Reply: TypeAlias = bytes | list[bytes] | Exception
 
 ERRORS: Final = (RedisError, RedisClusterException, OSError)  # the second one is none of the first
 AWAY: Final = (redis.ConnectionError, redis.TimeoutError, RedisClusterException, OSError)  # nobody answers
 APART: Final = TryAgainError  # the keys of one command are on their way to another node, and some are there
 _HEADS: Final = 1024
+_LONGEST_HEAD: Final = 8  # names of keys
 _AT_ONCE: Final = 1 << 16  # bytes
 _MOST_BEFORE: Final = 1 << 10  # times that other things come before an answer
 _AROUND: Final = 3  # times that a cluster may send us on
@@ -83,6 +82,11 @@ class Link(Protocol):
         Raises:
             one of `ERRORS`: nobody answers.
         """
+        ...
+
+    @property
+    def together(self) -> bool:
+        """Whether one command may be about several keys, whatever these are."""
         ...
 
     def place(self, key: str) -> str:
@@ -183,6 +187,11 @@ class Wire:
             self.close()
             raise
 
+    @property
+    def together(self) -> bool:
+        """True, as far as is known: behind the one address there may be a cluster."""
+        return True
+
     def place(self, key: str) -> str:
         """Which server has a key: there is one."""
         return ""
@@ -254,7 +263,7 @@ class Wire:
         known = self._heads.get((script, keys))
         if known is None:
             known = b"".join(map(_word, (*_start(script, len(keys)), *keys)))
-            if len(self._heads) < _HEADS:
+            if len(self._heads) < _HEADS and len(keys) <= _LONGEST_HEAD:
                 self._heads[script, keys] = known
         count = (1 if isinstance(script, str) else 3) + len(keys) + len(words)
         return b"*%d\r\n%b%b" % (count, known, b"".join([_word(word) for word in words]))
@@ -298,12 +307,13 @@ class Replies:
         error: makes an exception of what an error says.
     """
 
-    __slots__ = ("_error", "_rest", "_sock")
+    __slots__ = ("_at", "_data", "_error", "_sock")
 
     def __init__(self, sock: Any, error: Callable[[str], Exception]) -> None:
         self._sock = sock
         self._error = error
-        self._rest = b""  # what was read beyond the last reply
+        self._data = b""  # what was received
+        self._at = 0  # how much of it was read
 
     def next(self) -> Any:
         """The next reply; an error is returned.
@@ -327,20 +337,24 @@ class Replies:
         return int(said) if kind == b":" else said
 
     def _line(self) -> bytes:
-        rest = self._rest or self._more()
-        while (end := rest.find(b"\r\n")) < 0:
-            rest += self._more()
-        self._rest = rest[end + 2 :]
-        return rest[:end]
+        data, at = self._data, self._at
+        while (end := data.find(b"\r\n", at)) < 0:
+            data, at = data[at:] + self._more(), 0
+        self._leave(data, end + 2)
+        return data[at:end]
 
     def _text(self, size: int) -> bytes | None:
         if size < 0:
             return None
-        rest = self._rest
-        if len(rest) < size + 2:
-            rest = self._all(rest, size + 2)
-        self._rest = rest[size + 2 :]
-        return rest[:size]
+        data, at = self._data, self._at
+        if len(data) < at + size + 2:
+            data, at = self._all(data[at:], size + 2), 0
+        self._leave(data, at + size + 2)
+        return data[at : at + size]
+
+    def _leave(self, data: bytes, at: int) -> None:
+        """The rest is for the next reply."""
+        self._data, self._at = (data, at) if at < len(data) else (b"", 0)
 
     def _all(self, rest: bytes, size: int) -> bytes:
         """At least so much, put together once: a value may be large."""
@@ -356,6 +370,11 @@ class Replies:
         if not more:
             raise redis.ConnectionError("the server closed the connection")
         return more
+
+
+def is_scattered(reply: object) -> bool:
+    """Whether a command was refused since its keys are of different slots: the server is one of a cluster."""
+    return isinstance(reply, ClusterCrossSlotError)
 
 
 def _is_read_only(reply: Reply) -> bool:
@@ -507,6 +526,11 @@ class Nodes:
             for index, answer in zip(indexes, answers, strict=True):
                 replies[index] = answer
         return replies
+
+    @property
+    def together(self) -> bool:
+        """False: each key is where it is."""
+        return False
 
     def place(self, key: str) -> str:
         """The node that has a key."""

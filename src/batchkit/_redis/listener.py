@@ -1,8 +1,5 @@
-"""Who hears of changes in Redis: one thread, with a connection to each server.
-
-It hears by client tracking of all keys with a prefix. Where that is refused (by a proxy, or for want of
-rights) it hears what the scripts of a tier publish. It is also the one who finds out that a server is there
-again.
+"""Who hears of changes in Redis: one thread, with a connection to each server. It is also the one who finds
+out that a server is there again.
 """
 
 from __future__ import annotations
@@ -13,20 +10,14 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable
-from random import SystemRandom
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from batchkit._clock import MONOTONIC
+from batchkit._redis.ear import BEAT, Ear
 from batchkit._redis.entries import Names
-from batchkit._redis.link import ERRORS, Line, Link
-from batchkit._redis.resp import Refusal
+from batchkit._redis.link import ERRORS, Link
 
 _log = logging.getLogger("batchkit")
-
-_BEAT: Final = 1.0  # seconds of silence after which a server is asked whether it is there
-_FIRST_RETRY: Final = 0.05
-_LONGEST_RETRY: Final = 0.4
-_DEAF: Final = 30.0  # seconds after which it is tried again whether we may listen
 
 
 class Owner(Protocol):
@@ -43,99 +34,6 @@ class Owner(Protocol):
     def tick(self, now: float) -> None:
         """It is a while since."""
         ...
-
-
-class Ear:
-    """What is heard of one server.
-
-    Args:
-        pool: of whose kind the connection is.
-        names: of the tier's keys.
-        timeout: seconds within which the server has to answer.
-
-    Attributes:
-        line: the connection, if there is one.
-        way: how changes are heard: "tracking", "pubsub", or "" for not at all.
-        due: the moment at which something is to be done.
-    """
-
-    def __init__(self, pool: Any, names: Names, timeout: float) -> None:
-        self.line: Line | None = None
-        self.way = ""
-        self.due = MONOTONIC.now()
-        self._pool = pool
-        self._names = names
-        self._timeout = timeout
-        self._failures = 0
-        self._asked = False  # whether the server is there
-
-    def open(self) -> bool:
-        """Connect, and ask to be told; false if that failed."""
-        try:
-            line = Line(self._pool, self._timeout)
-        except ERRORS:
-            self.close()
-            return False
-        try:
-            self.way = _tune_in(line, self._names)
-        except (*ERRORS, ValueError):
-            line.close()
-            self.close()
-            return False
-        self.line, self._failures, self._asked = line, 0, False
-        self.due = MONOTONIC.now() + (_BEAT if self.way else _DEAF)
-        return True
-
-    def hear(self) -> list[str] | None:
-        """The names of what was changed; None if all may have been."""
-        assert self.line is not None
-        names: list[str] = []
-        for said in self.line.hear():
-            changed = _changed(said)
-            if changed is None:
-                return None
-            names += changed
-        self._asked, self.due = False, MONOTONIC.now() + _BEAT
-        return names
-
-    def beat(self) -> bool:
-        """Ask whether the server is there; false if it did not answer the last time."""
-        assert self.line is not None
-        if self._asked or not self.way:  # a deaf one connects anew: it may have got rights
-            return False
-        self._asked, self.due = True, MONOTONIC.now() + self._timeout
-        self.line.say("PING")
-        return True
-
-    def close(self) -> None:
-        """Hang up, and come again soon."""
-        if self.line is not None:
-            self.line.close()
-            self.line = None
-        wait = min(_FIRST_RETRY * 2**self._failures, _LONGEST_RETRY)
-        self._failures = min(self._failures + 1, 10)
-        self.due = MONOTONIC.now() + wait * SystemRandom().uniform(0.75, 1.0)
-
-
-def _tune_in(line: Line, names: Names) -> str:
-    """Ask to be told of changes, and say by what way that is."""
-    if line.newest:
-        said = line.ask("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", names.start)
-        if not isinstance(said, Refusal):
-            return "tracking"
-    if not isinstance(line.ask("SUBSCRIBE", names.channel), Refusal):
-        return "pubsub"
-    return ""
-
-
-def _changed(said: Any) -> list[str] | None:
-    """The names that a server says were changed; None for all of them."""
-    if said.__class__ is not list:
-        return []
-    if said[0] == b"invalidate":
-        names: list[bytes] | None = said[1]
-        return None if names is None else [name.decode(errors="replace") for name in names]
-    return [said[2].decode(errors="replace")] if said[0] == b"message" else []
 
 
 class Listener:
@@ -155,7 +53,7 @@ class Listener:
         self._link = link
         self._names = names
         self._timeout = timeout
-        self._pause = min(pause, _BEAT)
+        self._pause = min(pause, BEAT)
         self._owner = owner
         self._ears: dict[str, Ear] = {}
         self._doubts: deque[str] = deque()

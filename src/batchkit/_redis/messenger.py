@@ -10,19 +10,22 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
+from itertools import chain, islice
 from typing import Any, Final
 
 from attrs import define
 
 from batchkit._clock import MONOTONIC
-from batchkit._forks import FORKS
 from batchkit._parking import Parker, SyncParker
-from batchkit._redis.link import ERRORS, Command, Link, bare
+from batchkit._redis.bundles import apart, bundled, handed_out, size, together
+from batchkit._redis.link import ERRORS, Link, bare, is_scattered
+from batchkit._redis.scripts import Command
 
 _log = logging.getLogger("batchkit")
 
 _IDLE: Final = 5.0  # seconds after which the thread ends
-_AT_ONCE: Final = 1024  # commands, about, in one round trip
+_FEW: Final = 2  # commands, that have nothing in common
+_AT_ONCE: Final = 1024  # keys, about, in one round trip
 
 
 @define(eq=False)
@@ -30,6 +33,11 @@ class _Letter:
     commands: Sequence[Command]
     parker: Parker | None = None
     replies: list[Any] | None = None
+
+    @property
+    def size(self) -> int:
+        """For how many keys it is."""
+        return sum(map(size, self.commands))
 
 
 class Messenger:
@@ -43,16 +51,12 @@ class Messenger:
     def __init__(self, link: Link, timeout: float) -> None:
         self._link = link
         self._timeout = timeout
-        self._start_anew()
-
-    def _start_anew(self) -> None:
-        self._process = FORKS.count
+        self._scattered = False  # whether keys of one command have to be of one slot
         self._lock = threading.Lock()
         self._turn = threading.Lock()  # held by whoever carries
         self._inbox: deque[_Letter] = deque()
         self._carried: list[_Letter] = []
         self._parker: SyncParker | None = None  # of the thread
-        self._link.forget()
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
         """The answers to some commands; those that were refused, or that nobody answers, are errors."""
@@ -66,7 +70,7 @@ class Messenger:
     def ask_sync(self, commands: Sequence[Command]) -> list[Any]:
         """The blocking twin of `ask`."""
         letter = _Letter(commands)
-        self._enter(letter)
+        self._inbox.append(letter)
         with self._turn:
             try:
                 while letter.replies is None:  # or who had the turn before took it along
@@ -87,13 +91,8 @@ class Messenger:
                 self._carry()
             self._link.close()
 
-    def _enter(self, letter: _Letter) -> None:
-        if self._process != FORKS.count:
-            self._start_anew()
-        self._inbox.append(letter)
-
     def _hand_over(self, letter: _Letter) -> None:
-        self._enter(letter)
+        self._inbox.append(letter)
         self._wake()
 
     def _wake(self) -> None:
@@ -126,10 +125,10 @@ class Messenger:
     def _carry(self) -> None:
         """Carry what is there; a letter stays until it has its answers, whatever happens."""
         carried = self._carried
-        count = sum(len(letter.commands) for letter in carried)
+        count = sum(letter.size for letter in carried)
         while self._inbox and count < _AT_ONCE:
             carried.append(self._inbox[0])
-            count += len(self._inbox.popleft().commands)
+            count += self._inbox.popleft().size
         replies = iter(self._exchange([command for letter in carried for command in letter.commands]))
         for letter in carried:
             letter.replies = [next(replies) for _ in letter.commands]
@@ -141,9 +140,34 @@ class Messenger:
         if not commands:
             return []
         try:
-            return self._link.exchange(commands, self._timeout)
+            return self._exchange_well(commands)
         except ERRORS as error:
             return [bare(error)] * len(commands)
         except Exception as error:
             _log.error("a question to Redis failed", exc_info=error)
             return [bare(error)] * len(commands)
+
+    def _exchange_well(self, commands: Sequence[Command]) -> Sequence[Any]:
+        if not self._link.together:
+            return self._link.exchange(commands, self._timeout)
+        if not self._scattered:
+            replies = self._exchange_bundled(commands)
+            self._scattered = any(map(is_scattered, replies))
+            if not self._scattered:
+                return replies
+        return self._exchange_apart(commands)
+
+    def _exchange_bundled(self, commands: Sequence[Command]) -> Sequence[Any]:
+        if len(commands) <= _FEW:
+            return self._link.exchange(commands, self._timeout)
+        bundles = bundled(commands)
+        return handed_out(bundles, self._link.exchange([bundle.command for bundle in bundles], self._timeout))
+
+    def _exchange_apart(self, commands: Sequence[Command]) -> Sequence[Any]:
+        """Each key by itself. To ask again what was answered before changes nothing."""
+        parts = [apart(command) for command in commands]
+        replies = iter(self._link.exchange(list(chain.from_iterable(parts)), self._timeout))
+        return [
+            together(command, list(islice(replies, len(own))))
+            for command, own in zip(commands, parts, strict=True)
+        ]

@@ -5,18 +5,28 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from attrs import frozen
 
 from batchkit._clock import MONOTONIC
 from batchkit._events import Event, Hook, Reconnected, Unavailable, emit
-from batchkit._redis.link import AWAY, ERRORS, Command
-from batchkit._redis.scripts import Script
+from batchkit._redis.bundles import apart
+from batchkit._redis.link import AWAY, ERRORS
+from batchkit._redis.scripts import Command, Script
 
 POLICIES: Final = ("local", "raise")
-_MOST_OWED: Final = 10_000  # commands
+_MOST_OWED: Final = 10_000  # keys, tags and prefixes
 _DOUBTED: Final = 5.0  # seconds after which a server is asked again, unless the listener finds it sooner
+
+
+def refusal(answer: Any) -> Exception | None:
+    """Why a command was refused, or was so for one of its keys."""
+    if isinstance(answer, Exception):
+        return answer
+    if not isinstance(answer, list):
+        return None
+    return next((part for part in cast("list[Any]", answer) if isinstance(part, Exception)), None)
 
 
 @frozen
@@ -44,6 +54,10 @@ class Presence:
         policy: what it does without Redis.
         hooks: who hears of the switches.
         place: which server has a key.
+
+    Attributes:
+        policy: as given.
+        alone: keys that were loaded without asking, since a server was away.
     """
 
     def __init__(self, name: str, policy: str, hooks: Iterable[Hook], place: Callable[[str], str]) -> None:
@@ -53,10 +67,6 @@ class Presence:
         self._name = name
         self._hooks = tuple(hooks)
         self._place_of = place
-        self.start_anew()
-
-    def start_anew(self) -> None:
-        """This is another process now."""
         self.alone = 0
         self._lock = threading.Lock()
         self._away: dict[str, tuple[Exception, float]] = {}  # servers, and when they are asked again
@@ -78,7 +88,7 @@ class Presence:
     def owe(self, command: Command, instead: Command) -> None:
         """Tell Redis when it is back; `instead` stands for all, if that gets too much."""
         with self._lock:
-            self._owed[command] = None
+            self._owed.update(dict.fromkeys(apart(command)))
             if len(self._owed) > _MOST_OWED:
                 self._owed = {instead: None}
 
@@ -107,8 +117,8 @@ class Presence:
             for command, answer in zip(trip.asked, answers, strict=True):
                 if isinstance(answer, AWAY):
                     lost[self._lose(command, answer)] = None
-                elif isinstance(answer, Exception):
-                    self._refused[command[0]] = answer
+                elif (error := refusal(answer)) is not None:
+                    self._refused[command[0]] = error
                 else:
                     self._refused.pop(command[0], None)
             for command, answer in zip(trip.asked[: trip.owed], answers, strict=False):

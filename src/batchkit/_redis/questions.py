@@ -9,7 +9,7 @@ from attrs import define, frozen
 
 from batchkit._core.place import Place
 from batchkit._core.store import Store
-from batchkit._redis.link import Command, Word
+from batchkit._redis.scripts import Command, Word
 from batchkit._redis.wire import Calls, Orders
 
 _MOST_RUNS: Final = 24
