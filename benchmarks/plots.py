@@ -42,6 +42,7 @@ STYLE: dict[Any, Any] = {
 
 
 COMMANDS = "commands a permit"
+IN_MICROSECONDS = {"redis_lone", "tier"}  # suites whose plots are in microseconds
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,12 @@ IMAGES: dict[str, Sequence[Panel]] = {
     "redis-lone": [
         Panel("Redis, a blocking caller: a call", "redis_lone", "sync", per=1),
         Panel("Redis, a caller on asyncio: a call", "redis_lone", per=1),
+    ],
+    "tier": [
+        Panel("A tier in Redis, a blocking caller: a look-up of one key", "tier", "a thread, one key", per=1),
+        Panel("... on asyncio, one after the other", "tier", "asyncio, one key", per=1),
+        Panel("... 64 tasks at once", "tier", "asyncio, 64 tasks, one key each", per=1),
+        Panel("A look-up of 50 keys, on asyncio", "tier", "asyncio, 50 keys", per=1),
     ],
     "redis-throughput": [
         Panel("Redis, one process of 64 tasks", "redis_plenty", "64 tasks", figure="permits/s"),
@@ -223,7 +230,7 @@ def _scale(axes: Axes, low: float, high: float) -> str:
 
 def _label(panel: Panel, case: dict[str, Any], value: float) -> str:
     """The value, and of the other figures those that are not almost nothing."""
-    if panel.figure or panel.suite == "redis_lone":
+    if panel.figure or panel.suite in IN_MICROSECONDS:
         return _alone(panel, value)
     unit = "ns" if panel.per == 1 else "ms"
     others = [f"{name}: {figure:,.0f}" for name, figure in case["extras"].items() if figure >= 0.5]

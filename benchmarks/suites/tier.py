@@ -26,6 +26,7 @@ from benchmarks.frame import AsyncCase, Case, Role, Sample, Skipped, Suite, Sync
 VALUE = {"word": "好", "meaning": "good", "level": 1}
 KEYS = [f"word:{number}" for number in range(50)]
 KEY = KEYS[0]
+SCRIPT = "return redis.call('MGET', unpack(KEYS))"
 CALLS, TASKS = 2_000, 64
 
 Look = Callable[[], Awaitable[object]]
@@ -57,6 +58,15 @@ async def _floor(url: str) -> AsyncIterator[tuple[Look, Look]]:
     client = redis.asyncio.Redis.from_url(url)
     await client.mset(dict.fromkeys(KEYS, "x" * 60))
     yield partial(client.get, KEY), partial(client.mget, KEYS)
+    await client.aclose()
+
+
+@asynccontextmanager
+async def _floor_script(url: str) -> AsyncIterator[tuple[Look, Look]]:
+    client = redis.asyncio.Redis.from_url(url)
+    await client.mset(dict.fromkeys(KEYS, "x" * 60))
+    script: Any = client.register_script(SCRIPT)
+    yield partial(script, [KEY]), partial(script, KEYS)
     await client.aclose()
 
 
@@ -123,6 +133,13 @@ def _sync_floor(url: str) -> Callable[[], object]:
     return partial(client.get, KEY)
 
 
+def _sync_floor_script(url: str) -> Callable[[], object]:
+    client = redis.Redis.from_url(url)
+    client.set(KEY, "x" * 60)
+    script: Any = client.register_script(SCRIPT)
+    return partial(script, [KEY])
+
+
 def _sync_ours(url: str) -> Callable[[], object]:
     return partial(_tier(url).get_many_sync, [KEY])
 
@@ -136,6 +153,7 @@ def _cases() -> Sequence[Case | Skipped]:
         return [Skipped("all cases", NONE)]
     subjects: list[tuple[str, str, Role, Make]] = [
         ("GET or MGET", "redis", "floor", _floor),
+        ("a script of MGET", "redis", "floor", _floor_script),
         ("RedisTier.get_many", "redis", "batchkit", _ours),
         ("RedisTier.claim", "redis", "batchkit", _claims),
         ("cashews", "cashews", "peer", _cashews),
@@ -165,6 +183,7 @@ def _cases() -> Sequence[Case | Skipped]:
 
 _SYNC: list[tuple[str, Role, Callable[[str], Callable[[], object]]]] = [
     ("GET", "floor", _sync_floor),
+    ("a script of MGET", "floor", _sync_floor_script),
     ("RedisTier.get_many_sync", "batchkit", _sync_ours),
     ("RedisTier.claim_sync", "batchkit", _sync_claims),
 ]

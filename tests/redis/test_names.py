@@ -118,6 +118,27 @@ def test_two_keys_of_a_family_have_different_texts(first: Hashable, second: Hash
     assert part(first) != part(second)
 
 
+scalars = keys | st.none() | st.booleans() | st.floats(allow_nan=False)
+
+
+@given(first=scalars, second=scalars)
+@example(first=True, second=1)
+@example(first=1.0, second=1)
+@example(first=-0.0, second=0)
+@example(first=1e300, second=10**300)
+@example(first=None, second="=none")
+@example(first=0.5, second="=0.5")
+@example(first=(None,), second=("",))
+def test_two_keys_have_the_same_text_if_they_are_equal(first: Hashable, second: Hashable) -> None:
+    assert (part(first, scalars=True) == part(second, scalars=True)) == (first == second)
+
+
+@pytest.mark.parametrize("key", [float("nan"), frozenset({1}), (1, object())])
+def test_a_key_that_is_equal_to_nothing_or_has_no_text_is_refused(key: Hashable) -> None:
+    with pytest.raises(TypeError, match="a key in Redis is a str, bytes, number, bool, None or a tuple"):
+        part(key, scalars=True)
+
+
 @given(key=keys)
 def test_a_key_has_one_text_of_plain_letters(key: Hashable) -> None:
     assert part(key) == part(key)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -164,10 +164,36 @@ def test_a_codec_of_ones_own(valkey: Server, make_tier: Make) -> None:
     assert valkey.do("GET", "words:{a}").endswith(b"\n\ncba")
 
 
-@pytest.mark.parametrize("key", [1.5, None, True, ["a"], ("a", 1.5)])
+@pytest.mark.parametrize("key", [float("nan"), ["a"], ("a", frozenset({1})), object()], ids=repr)
 def test_a_key_that_is_none_is_refused(key: Any, valkey: Server, make_tier: Make) -> None:
-    with pytest.raises(TypeError):
-        make_tier(valkey.url()).get_many_sync([key])
+    tier = make_tier(valkey.url())
+    calls: list[Callable[[], object]] = [
+        lambda: tier.get_many_sync([key]),
+        lambda: tier.claim_sync([key]),
+        lambda: tier.set_many_sync({key: value()}),
+        lambda: tier.delete_sync([key]),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError):
+            call()
+    assert load_through(tier, ["a"], lambda keys: dict.fromkeys(keys, 1)) == {"a": 1}
+    assert not tier.statistics().unavailable
+
+
+def test_keys_of_other_types_are_other_keys_unless_they_are_equal(valkey: Server, make_tier: Make) -> None:
+    one, other = make_tier(valkey.url()), make_tier(valkey.url())
+    told = Told(other)
+    kept = {1: "int", "1": "text", b"1": "bytes", 1.5: "float", "1.5": "text", None: "none", "None": "text"}
+    kept |= {0: "zero", "": "empty", (1,): "tuple", "(1,)": "text", (None, 2.5): "none in a tuple"}
+    one.set_many_sync({key: value(text) for key, text in kept.items()})
+    assert values(other, *kept) == kept
+    assert values(other, True, False, 1e300) == {True: "int", False: "zero"}
+    eventually(lambda: told.changed == {*kept})
+    one.delete_sync([True])
+    one.delete_prefix_sync((None,))
+    gone = [1, (None, 2.5)]
+    assert values(other, *kept) == {key: text for key, text in kept.items() if key not in gone}
+    eventually(lambda: Invalidation(prefixes=((None,),)) in told.news)
 
 
 @pytest.mark.parametrize(

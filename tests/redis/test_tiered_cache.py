@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import anyio
 import pytest
 
-from batchkit import RedisTier, TierUnavailable, TTLCache
+from batchkit import CodecFailed, RedisTier, TierUnavailable, TTLCache, cached
 from tests.helpers import eventually, threads
 from tests.servers import BINARIES, Server
 
@@ -225,6 +225,27 @@ def test_or_it_is_told(stack: ExitStack, caplog: pytest.LogCaptureFixture) -> No
     eventually(lambda: "the tier could not be told of a change" in caplog.text)
 
 
+def test_a_value_that_the_codec_cannot_tell_is_the_error_of_who_loads_it(
+    redis_server: Server, stack: ExitStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    tier = RedisTier[Any](redis_server.url(), "words")
+    other = RedisTier[Any](redis_server.url(), "words")
+    stack.callback(tier.close)
+    stack.callback(other.close)
+    here, there = Words(100, ttl=60, tier=tier), Words(100, ttl=60, tier=other)
+    with pytest.raises(CodecFailed, match="the value of 'a'"):
+        here.get_or_load_sync("a", lambda key: {key})
+    assert there.get_or_load_sync("a", lambda key: [key]) == ["a"]  # nobody has to wait for a lease
+    for _ in range(20):
+        here.set("b", {1})
+        here.set("c", [2])
+        assert here.get_or_load_sync("d", lambda key: key) == "d"
+        here.delete("d")
+    assert here.get("b") == {1}
+    eventually(lambda: there.get_or_load_sync("c", lambda key: "loaded") == [2])
+    eventually(lambda: caplog.text.count("the tier could not be told of a change") == 20)
+
+
 def test_a_cache_that_is_gone_is_not_told(redis_server: Server, stack: ExitStack) -> None:
     import gc
 
@@ -238,3 +259,26 @@ def test_a_cache_that_is_gone_is_not_told(redis_server: Server, stack: ExitStack
     from batchkit.abc import Invalidation
 
     hear(Invalidation(everything=True))
+
+
+def test_arguments_of_any_plain_type_make_a_key(redis_server: Server, stack: ExitStack) -> None:
+    calls: list[str] = []
+
+    def function() -> Any:
+        tier = RedisTier[Any](redis_server.url(), "words")
+        stack.callback(tier.close)
+
+        @cached(TTLCache[Any, Any](100, ttl=60, tier=tier))
+        def mean(word: str, language: str | None = None, weight: float = 0.5, *, short: bool = False) -> str:
+            calls.append(word)
+            return f"{word} {language} {weight} {short}"
+
+        return mean
+
+    one, other = function(), function()
+    assert one("a") == other("a", None, 0.5, short=False) == "a None 0.5 False"
+    assert one("a", short=True) == other("a", short=True) == "a None 0.5 True"
+    assert calls == ["a", "a"]
+    one.invalidate("a")
+    one.cache.catch_up_sync()
+    eventually(lambda: other("a") == "a None 0.5 False" and len(calls) == 3)

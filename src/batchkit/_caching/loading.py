@@ -140,7 +140,7 @@ class Loading(Generic[K]):
         """Find what others loaded, load what this process is to load, wait for what others are loading."""
         answers: _Answers[K] = {}
         left = load.keys
-        await tiered.catch_up()
+        await tiered.settle()
         while left:
             claim = await tiered.tier.claim(left, ahead=self._shelf.terms.refresh_ahead if load.due else 0.0)
             try:
@@ -158,7 +158,7 @@ class Loading(Generic[K]):
     def _through_tier_sync(self, tiered: Tiered[K], load: Load[K], wish: Wish[K]) -> _Answers[K]:
         answers: _Answers[K] = {}
         left = load.keys
-        tiered.catch_up_sync()
+        tiered.settle_sync()
         while left:
             claim = tiered.tier.claim_sync(left, ahead=self._shelf.terms.refresh_ahead if load.due else 0.0)
             try:

@@ -54,7 +54,7 @@ class Tiered(Generic[K]):
     def tell(self, change: Callable[[], object]) -> None:
         """Have the tier told of a change, soon."""
         self._changes.append(change)
-        self._backstage.do(self._catch_up_quietly)
+        self._backstage.do(self.settle_sync)
 
     async def catch_up(self) -> None:
         """Return when the tier was told of all changes.
@@ -62,7 +62,7 @@ class Tiered(Generic[K]):
         Raises:
             Exception: what the tier raised.
         """
-        if self._changes or self._lock.locked():
+        if self._behind:
             await anyio.to_thread.run_sync(self.catch_up_sync)
 
     def catch_up_sync(self) -> None:
@@ -71,8 +71,20 @@ class Tiered(Generic[K]):
             while self._changes:
                 self._changes.popleft()()
 
-    def _catch_up_quietly(self) -> None:
-        try:
-            self.catch_up_sync()
-        except Exception as error:
-            _log.warning("%s: the tier could not be told of a change", self._name, exc_info=error)
+    async def settle(self) -> None:
+        """As `catch_up`, for one who asks for something else: what the tier raised is logged."""
+        if self._behind:
+            await anyio.to_thread.run_sync(self.settle_sync)
+
+    def settle_sync(self) -> None:
+        """The blocking twin of `settle`."""
+        while self._behind:
+            try:
+                self.catch_up_sync()
+            except Exception as error:
+                _log.warning("%s: the tier could not be told of a change", self._name, exc_info=error)
+
+    @property
+    def _behind(self) -> bool:
+        """Whether there is something to tell, or somebody is telling it."""
+        return bool(self._changes) or self._lock.locked()

@@ -47,9 +47,9 @@ class Names:
         """The names of a value and of the claim to load it, which lie on the same node of a cluster.
 
         Raises:
-            TypeError: a key that is no text, bytes, whole number, or tuple of those.
+            TypeError: a key that is no text, bytes, number, bool, None, or tuple of those.
         """
-        value = f"{self.start}{{{bounded(part(key))}}}"
+        value = f"{self.start}{{{bounded(part(key, scalars=True))}}}"
         return value, value + CLAIM
 
     def key(self, value: str) -> Hashable:
@@ -122,10 +122,10 @@ def tag_text(tag: Hashable) -> str:
     """How a tag is written.
 
     Raises:
-        TypeError: it is no text, bytes, whole number, or tuple of those.
+        TypeError: it is no text, bytes, number, bool, None, or tuple of those.
         ValueError: it is too long.
     """
-    text = part(tag)
+    text = part(tag, scalars=True)
     if len(text) > _LONGEST_TAG:
         raise ValueError(f"a tag has at most {_LONGEST_TAG} characters, percent-encoded, not {len(text)}")
     return text

@@ -9,7 +9,10 @@ from typing import Final, cast
 from urllib.parse import quote, unquote, unquote_to_bytes
 
 _LONGEST: Final = 200  # characters; longer ones are told apart by a hash
-_OWN: Final = re.compile(r"=-?\d+|=|'?[\w.~%-]+|'", re.ASCII)  # a part that is no tuple
+_NONE: Final = "=none"
+_OWN: Final = re.compile(
+    r"=(?:-?(?:\d+(?:\.\d+)?(?:e-\d+)?|inf)|none)?|'?[\w.~%-]+|'", re.ASCII
+)  # a part that is no tuple
 _QUOTED: Final = {code: quote(chr(code), safe="") for code in range(128)}  # `quote` takes three times as long
 
 
@@ -43,22 +46,43 @@ def bounded(text: str) -> str:
     return f"{text[:40]}+{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}"
 
 
-def part(key: Hashable) -> str:
-    """A key of a family as a text that no other key has.
+def part(key: Hashable, *, scalars: bool = False) -> str:
+    """A key as a text that no other key has.
+
+    Args:
+        key: a text, bytes, a whole number, or a tuple of those.
+        scalars: whether None, True, False and other numbers are keys, too. What is equal, such as 1, True and
+            1.0, is the same key, as in a dict.
 
     Raises:
-        TypeError: a key that is no text, bytes, whole number, or tuple of those.
+        TypeError: it is something else.
     """
     if isinstance(key, str):
         return (key.translate(_QUOTED) if key.isascii() else quote(key, safe="")) or "="
     if isinstance(key, bytes):
         return f"'{quote(key, safe='')}"
-    if isinstance(key, int) and not isinstance(key, bool):
-        return f"={key}"
+    if isinstance(key, int) and (scalars or not isinstance(key, bool)):
+        return f"={int(key)}"
     if isinstance(key, tuple):
         items = cast("tuple[Hashable, ...]", key)
-        return f"({''.join(f'{part(item)},' for item in items)})"
+        return f"({''.join([f'{part(item, scalars=scalars)},' for item in items])})"
+    if scalars:
+        return _scalar(key)
     raise TypeError(f"a key in Redis is a str, bytes, int or a tuple of those, not {type(key).__name__}")
+
+
+def _scalar(key: Hashable) -> str:
+    if key is None:
+        return _NONE
+    if isinstance(key, float) and key == key:
+        return f"={int(key)}" if key.is_integer() else f"={float(key)!r}"
+    raise TypeError(
+        f"a key in Redis is a str, bytes, number, bool, None or a tuple of those, not {_kind(key)}"
+    )
+
+
+def _kind(key: Hashable) -> str:
+    return "nan" if isinstance(key, float) else type(key).__name__
 
 
 def whole(text: str) -> Hashable:
@@ -92,10 +116,19 @@ def _first(text: str) -> tuple[Hashable, str]:
 
 
 def _plain(text: str) -> Hashable:
-    if text == "=":
-        return ""
     if text[0] == "=":
-        return int(text[1:])
+        return _read_scalar(text)
     if text[0] == "'":
         return unquote_to_bytes(text[1:])
     return unquote(text)
+
+
+def _read_scalar(text: str) -> Hashable:
+    if text == "=":
+        return ""
+    if text == _NONE:
+        return None
+    try:
+        return int(text[1:])
+    except ValueError:
+        return float(text[1:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from attrs import frozen
 
@@ -24,9 +24,9 @@ def refusal(answer: Any) -> Exception | None:
     """Why a command was refused, or was so for one of its keys."""
     if isinstance(answer, Exception):
         return answer
-    if not isinstance(answer, list):
+    if answer.__class__ is not list:
         return None
-    return next((part for part in cast("list[Any]", answer) if isinstance(part, Exception)), None)
+    return next((part for part in answer if isinstance(part, Exception)), None)
 
 
 @frozen

@@ -32,7 +32,7 @@ def tag_rule(text: str) -> str:
 
 def prefix_rule(prefix: Prefix) -> str:
     """The rule that drops the keys that start with a prefix; all keys whatever, if that is an empty text."""
-    return _TEXT + prefix if isinstance(prefix, str) else _TUPLE + part(prefix)[:-1]
+    return _TEXT + prefix if isinstance(prefix, str) else _TUPLE + part(prefix, scalars=True)[:-1]
 
 
 def _prefix(rule: str) -> Prefix:

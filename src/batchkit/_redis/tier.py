@@ -86,7 +86,7 @@ class RedisTier(Generic[K]):
         """What is there for these keys, in their order; one round trip.
 
         Raises:
-            TypeError: a key that is no text, bytes, whole number, or tuple of those.
+            TypeError: a key that is no text, bytes, number, bool, None, or tuple of those.
             TierUnavailable: Redis cannot be asked, and that was to be told.
         """
         member = self._ready()
@@ -102,7 +102,7 @@ class RedisTier(Generic[K]):
 
         Raises:
             CodecFailed: the codec cannot tell a value as bytes. Nothing is kept.
-            TypeError: a key or a tag that is no text, bytes, whole number, or tuple of those.
+            TypeError: a key or a tag that is no text, bytes, number, bool, None, or tuple of those.
             ValueError: a tag that is too long.
             TierUnavailable: Redis cannot be asked, and that was to be told.
         """
@@ -132,7 +132,7 @@ class RedisTier(Generic[K]):
         """Drop all values that have this tag.
 
         Raises:
-            TypeError: it is no text, bytes, whole number, or tuple of those.
+            TypeError: it is no text, bytes, number, bool, None, or tuple of those.
             ValueError: it is too long.
             TierUnavailable: Redis cannot be asked, and that was to be told.
         """
@@ -167,7 +167,7 @@ class RedisTier(Generic[K]):
             ahead: seconds: what holds for no longer counts as not there.
 
         Raises:
-            TypeError: a key that is no text, bytes, whole number, or tuple of those.
+            TypeError: a key that is no text, bytes, number, bool, None, or tuple of those.
             TierUnavailable: Redis cannot be asked, and that was to be told.
         """
         member = self._ready()
