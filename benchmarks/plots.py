@@ -109,6 +109,16 @@ IMAGES: dict[str, Sequence[Panel]] = {
         Panel("A call of high cost among calls of cost 1: its wait", "limiters_mixed"),
         Panel("Eight busy tasks at a high rate: time of all permits at their pace", "limiters_use"),
     ],
+    "batcher-loads": [
+        Panel("A load, by 100 workers, on asyncio", "batcher", "asyncio, by workers", per=1),
+        Panel("A load, in waves of 1,000 tasks, on asyncio", "batcher", "asyncio, in waves", per=1),
+        Panel("A load, all at once, on asyncio", "batcher", "asyncio, all at once", per=1),
+        Panel("A load, by 100 workers, on trio", "batcher", "trio, by workers", per=1),
+    ],
+    "batcher-calls": [
+        Panel("20 loads that come one after the other: calls", "batcher_calls", figure="calls"),
+        Panel("Until all of them are answered", "batcher_calls"),
+    ],
     "redis-lone": [
         Panel("Redis, a blocking caller: a call", "redis_lone", "sync", per=1),
         Panel("Redis, a caller on asyncio: a call", "redis_lone", per=1),

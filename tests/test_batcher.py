@@ -79,7 +79,7 @@ async def no_orphans(anyio_backend: str) -> AsyncIterator[None]:
     await settle()
     if anyio_backend == "asyncio":
         names = [task.get_coro().__qualname__ for task in asyncio.all_tasks()]  # type: ignore[union-attr]
-        assert not [name for name in names if name.startswith("Loading.")]
+        assert not [name for name in names if name.startswith("Gatherers.")]
     else:
         import trio
 

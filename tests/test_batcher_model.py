@@ -171,10 +171,11 @@ async def _play(actions: list[tuple[str, int]], cached: bool) -> None:
                     pass
         await clock.run_for(100)
         assert waiting == 0
-    keys = batcher._loading._keys
-    assert not keys._loads
+    keys, rooms = batcher._loading._keys, batcher._loading._rooms
+    assert not keys.places
+    assert not keys.under_way
     assert (keys.gathering.waiting, keys.gathering.under_way) == (0, 0)
-    assert not batcher._loading._gatherers
+    assert not any(room.gatherer or room.came for room in rooms.by_loop.values())
     assert not any(under_way.values())
     if cache is not None:
         assert all(truth[key] == value for key, value in cache.items())

@@ -17,6 +17,7 @@ import trio
 
 from batchkit import Batcher, BatchSplit, LoadFailed, PrefetchFailed, TokenBucket
 from batchkit._background import is_open
+from batchkit._batching.waiters import listed
 from batchkit.retries import Retry
 from batchkit.testing import ManualClock, RecordingHook
 from tests.helpers import DEADLINE, eventually, threads
@@ -46,12 +47,22 @@ def waiting(batcher: Batcher[str, Any]) -> int:
     return batcher._loading._keys.gathering.waiting
 
 
+def callers(batcher: Batcher[str, Any], key: str) -> int:
+    """How many wait for a key, in whatever loop."""
+    keys, rooms = batcher._loading._keys, batcher._loading._rooms
+    place = keys.places.get(key)
+    there = 0 if place is None or key not in place.waiting else len(listed(place.waiting[key]))
+    return there + sum(len(listed(room.came[key])) for room in rooms.by_loop.values() if key in room.came)
+
+
 def nothing_is_left(batcher: Batcher[Any, Any]) -> bool:
     loading = batcher._loading
-    gathering = loading._keys.gathering
+    keys, gathering = loading._keys, loading._keys.gathering
     # what was begun in an event loop that was about to end is forgotten by whoever comes next
-    gatherers = [loop for loop in loading._gatherers if loop is None or is_open(loop)]
-    held: list[Any] = [loading._keys._loads, gatherers, loading._threads]
+    rooms = [room for loop, room in loading._rooms.by_loop.items() if is_open(loop)]
+    gatherers = [room for room in [*rooms, loading._rooms.of_threads] if room.gatherer is not None]
+    came = [room for room in rooms if room.came]
+    held: list[Any] = [keys.places, keys.under_way, gatherers, came, loading._gatherers._threads]
     return not (gathering.waiting or gathering.under_way or any(held))
 
 
@@ -154,7 +165,7 @@ def test_an_async_loader_is_run_by_an_event_loop_that_uses_the_batcher(backend: 
             lookup.load_sync("a")
     assert ran_in == {threading.current_thread()}
     assert nothing_is_left(lookup)
-    assert len(lookup._loading._loops) == 1  # those that are closed are forgotten
+    assert len(lookup._loading._rooms.by_loop) == 1  # those that are closed are forgotten
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -196,7 +207,7 @@ def test_when_a_thread_is_struck_amid_a_call_another_one_makes_it() -> None:
     with threads(lead):
         eventually(lambda: len(loader.calls) == 1)
         with threads(*[lambda: answers.append(lookup.load_sync("a"))] * 3):
-            eventually(lambda: lookup._loading._keys._loads["a"].callers == 4)
+            eventually(lambda: callers(lookup, "a") == 4)
             loader.gate.set()
     assert answers == ["A"] * 3
     assert loader.calls == [["a"]] * 2
@@ -244,12 +255,58 @@ def test_a_thread_that_is_struck_as_it_is_to_make_a_call_leaves_it_to_another(fo
             eventually(lambda: waiting(lookup) == 1)
             if followers == "one":
                 with threads(lambda: answers.append(lookup.load_sync("b"))):
-                    eventually(lambda: lookup._loading._keys._loads["b"].callers == 2)
+                    eventually(lambda: callers(lookup, "b") == 2)
                     loader.gate.set()
             loader.gate.set()
     assert answers == (["A", "B"] if followers == "one" else ["A"])
     assert [call for call in loader.calls if call != ["a"]] == ([["b"]] if followers == "one" else [])
     assert nothing_is_left(lookup)
+
+
+def test_a_thread_that_is_struck_as_it_waits_for_the_call_of_another_harms_nobody() -> None:
+    loader = Gated()
+    lookup: Batcher[str, str] = Batcher(loader.load_many, clock=StruckClock())
+    answers: list[str] = []
+
+    def struck() -> None:
+        threading.current_thread().name = "struck"
+        with pytest.raises(KeyboardInterrupt):
+            lookup.load_sync("a")
+
+    with threads(lambda: answers.append(lookup.load_sync("a"))):
+        eventually(lambda: len(loader.calls) == 1)
+        with threads(struck, struck, lambda: answers.append(lookup.load_sync("a"))):
+            eventually(lambda: callers(lookup, "a") == 4)
+            loader.gate.set()
+    assert answers == ["A", "A"]
+    assert loader.calls == [["a"]]
+    assert nothing_is_left(lookup)
+
+
+def test_when_all_threads_that_wait_are_struck_nothing_is_left_and_the_next_one_loads() -> None:
+    loader = Gated()
+
+    def load_many(keys: list[str]) -> list[str]:
+        answer = loader.load_many(keys)
+        if len(loader.calls) == 1:
+            raise KeyboardInterrupt
+        return answer
+
+    lookup: Batcher[str, str] = Batcher(load_many, clock=StruckClock())
+
+    def struck() -> None:
+        threading.current_thread().name = "struck"
+        with pytest.raises(KeyboardInterrupt):
+            lookup.load_sync("a")
+
+    with threads(struck):
+        eventually(lambda: len(loader.calls) == 1)
+        with threads(struck, struck):
+            eventually(lambda: callers(lookup, "a") == 3)
+            loader.gate.set()
+    assert loader.calls == [["a"]]
+    assert nothing_is_left(lookup)
+    assert lookup.load_sync("a") == "A"
 
 
 def test_threads_get_the_error_of_their_key_only() -> None:
@@ -339,7 +396,7 @@ def test_a_thread_prefetches_in_another_thread() -> None:
     assert threading.current_thread() not in ran_in
     assert lookup.load_sync("a") == "A"
     assert lookup.prefetch("ab") == 0
-    eventually(lambda: not lookup._prefetches)
+    eventually(lambda: not lookup._prefetching._under_way)
 
 
 def test_a_prefetch_that_nobody_can_run_says_so() -> None:
@@ -400,7 +457,7 @@ def test_a_key_that_another_event_loop_has_on_its_way_is_not_asked_for_again(fir
     other = None if second == "thread" else Loop(second, lambda: lookup.load("a"))
     work = [lambda: answers.append(lookup.load_sync("a"))] if other is None else []
     with threads(*work):
-        eventually(lambda: lookup._loading._keys._loads["a"].callers == 2)
+        eventually(lambda: callers(lookup, "a") == 2)
         gate.set()
         eventually(lambda: len(one.answers) == 1 and len(answers if other is None else other.answers) == 1)
     one.end()
@@ -439,12 +496,11 @@ def test_when_an_event_loop_ends_under_a_load_those_elsewhere_have_it_made_again
         return await anyio.to_thread.run_sync(lookup.load_sync, key)
 
     other = Loop("asyncio" if second == "thread" else second, load_in_thread if second == "thread" else load)
-    loads = lookup._loading._keys._loads
-    eventually(lambda: key in loads and loads[key].callers == (1 if gathers else 2))
+    eventually(lambda: callers(lookup, key) == (1 if gathers else 2))
     there = None
     if second == "thread":  # an event loop that may run the call: it knows the batcher by then
         there = Loop(first, lambda: lookup.load("z"))
-        eventually(lambda: "z" in loads)
+        eventually(lambda: callers(lookup, "z") == 1)
     one.end()
     eventually(lambda: bool(other.answers))
     other.end()
@@ -452,6 +508,44 @@ def test_when_an_event_loop_ends_under_a_load_those_elsewhere_have_it_made_again
         there.end()
     assert other.answers == [key.upper()]
     assert one.answers == []
+    assert nothing_is_left(lookup)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_trio_as_a_guest_of_an_event_loop_of_asyncio_gathers_with_that_loop(plain: bool) -> None:
+    calls: list[list[str]] = []
+
+    async def load_many(keys: list[str]) -> list[str]:
+        calls.append(keys)
+        await anyio.sleep(0.01)
+        return [key.upper() for key in keys]
+
+    def load_plain(keys: list[str]) -> list[str]:
+        calls.append(keys)
+        return [key.upper() for key in keys]
+
+    lookup: Batcher[str, str] = Batcher(load_plain if plain else load_many)
+
+    async def guest() -> list[str]:
+        values = [await lookup.load("a"), await lookup.load("b")]
+        with trio.move_on_after(0):
+            await lookup.load("c")
+        return [*values, *(await lookup.load_many("de")).values()]
+
+    async def host() -> None:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Any] = loop.create_future()
+        assert await lookup.load("z") == "Z"
+        trio.lowlevel.start_guest_run(
+            guest,
+            run_sync_soon_threadsafe=loop.call_soon_threadsafe,
+            done_callback=done.set_result,
+        )
+        for _ in range(20):
+            assert await lookup.load("z") == "Z"
+        assert (await done).unwrap() == [*"ABDE"]
+
+    asyncio.run(host())
     assert nothing_is_left(lookup)
 
 
@@ -475,7 +569,7 @@ def test_a_thread_whose_event_loop_ended_under_its_load_is_told() -> None:
             lookup.load_sync("a")
 
     with threads(load):
-        eventually(lambda: lookup._loading._keys._loads["a"].callers == 2)
+        eventually(lambda: callers(lookup, "a") == 2)
         one.end()
     assert nothing_is_left(lookup)
 
@@ -507,8 +601,7 @@ def test_a_thread_whose_event_loop_stands_still_is_told(gathers: bool) -> None:
     with threads(lambda: tasks.append(loop.run_until_complete(main()))):
         eventually(lambda: len(calls) == 1)
         with threads(load):
-            loads = lookup._loading._keys._loads
-            eventually(lambda: ("b" in loads) if gathers else loads["a"].callers == 2)
+            eventually(lambda: callers(lookup, "b" if gathers else "a") == (1 if gathers else 2))
             stop.set()
     tasks[0].cancel()
     loop.run_until_complete(asyncio.wait(tasks))

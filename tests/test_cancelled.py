@@ -301,8 +301,10 @@ async def test_asking_a_batcher(way: str) -> None:
         assert (running, bucket.statistics().waiting) == (0, 0)
         keys = batcher._loading._keys
         assert (keys.gathering.waiting, keys.gathering.under_way) == (0, 0)
-        assert not keys._loads
-        assert not batcher._loading._gatherers
+        assert not keys.places
+        assert not keys.under_way
+        rooms = batcher._loading._rooms.by_loop.values()
+        assert not any(room.came or room.gatherer for room in rooms)
 
     await strike_at_each_await(attempt)
 

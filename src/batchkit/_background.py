@@ -136,14 +136,24 @@ def call_in(domain: Hashable, callback: Callable[[], object]) -> bool:
     """
     if isinstance(domain, asyncio.AbstractEventLoop):
         return _call_in_asyncio(domain, callback)
-    import trio
-
-    token = cast(trio.lowlevel.TrioToken, domain)
-    if in_trio() and trio.lowlevel.current_trio_token() is token:
+    if in_trio() and _modules["trio"].lowlevel.current_trio_token() is domain:
         callback()
         return True
+    return later(domain, callback)
+
+
+def later(domain: Hashable, callback: Callable[[], object]) -> bool:
+    """Have something called in one of the next turns of an event loop, from anywhere.
+
+    Returns:
+        False if it is closed.
+    """
+    if isinstance(domain, asyncio.AbstractEventLoop):
+        return _later_in_asyncio(domain, callback)
+    import trio
+
     try:
-        token.run_sync_soon(callback)
+        cast(trio.lowlevel.TrioToken, domain).run_sync_soon(callback)
     except trio.RunFinishedError:
         return False
     return True
@@ -153,9 +163,14 @@ def _call_in_asyncio(loop: asyncio.AbstractEventLoop, callback: Callable[[], obj
     if asyncio._get_running_loop() is loop:
         callback()
         return True
+    return _later_in_asyncio(loop, callback)
+
+
+def _later_in_asyncio(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> bool:
+    soon = loop.call_soon if asyncio._get_running_loop() is loop else loop.call_soon_threadsafe
     try:
         # not in the caller's context, which may say that it runs on trio
-        loop.call_soon_threadsafe(callback, context=Context())
+        soon(callback, context=Context())
     except RuntimeError:  # it is closed
         return False
     return True

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-from asyncio import AbstractEventLoop, Future, get_running_loop
-from collections.abc import Callable, Hashable, Iterable, Mapping, MutableMapping, Sequence
-from enum import Enum, auto
+from collections.abc import Callable, Hashable, Iterable, Mapping, MutableMapping
 from functools import partial
-from itertools import islice
-from typing import Any, Final, Generic, Literal, TypeVar, cast, overload
+from typing import Any, Generic, Literal, TypeVar, cast, overload
 
 import anyio.to_thread
-from attrs import define
 
-from batchkit._background import domain, run_apart
+from batchkit._batching.answers import UNSET, Answers, Unset
 from batchkit._batching.calls import Rules
 from batchkit._batching.keys import Keys
 from batchkit._batching.loading import Loading
-from batchkit._batching.loads import LOST, PENDING, Failure, Load, NoValue
+from batchkit._batching.loads import LOST, NoValue
 from batchkit._batching.memo import Memo
-from batchkit._batching.waiters import waiter
+from batchkit._batching.prefetching import Prefetching
+from batchkit._batching.waiters import AsyncFuture, Order, is_guest
 from batchkit._clock import MONOTONIC
 from batchkit._core.gathering import Gathering
 from batchkit._dispatch import Cost, Dispatch, is_async
-from batchkit._events import Hook, PrefetchFailed, emit
+from batchkit._events import Hook
 from batchkit._numbers import checked_seconds
 from batchkit.abc import Cache, Clearable, Clock, Limiter, LoadMany
 from batchkit.retries import Retry
@@ -32,17 +27,7 @@ from batchkit.retries import Retry
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-_modules: Final = sys.modules
-_log = logging.getLogger("batchkit")
-
 LoadManySync = Callable[[list[K]], Mapping[K, Any] | Iterable[Any]]
-
-
-class _Missing(Enum):
-    MISSING = auto()
-
-
-_MISSING: Final = _Missing.MISSING
 
 
 class Batcher(Generic[K, V]):
@@ -93,7 +78,7 @@ class Batcher(Generic[K, V]):
         max_wait: float = 0.005,
         max_in_flight: int = 10,
         cache: Cache[K, V] | MutableMapping[K, V] | None = None,
-        default: V | _Missing = _MISSING,
+        default: V | Unset = UNSET,
         split: bool = True,
         retry: Retry | None = None,
         limiter: Limiter | None = None,
@@ -106,17 +91,17 @@ class Batcher(Generic[K, V]):
         clock: Clock = MONOTONIC,
     ) -> None:
         self.name = name
+        hooks = tuple(hooks)
         self._max_batch_size = _checked_count("max_batch_size", max_batch_size)
         self._max_wait = checked_seconds("max_wait", max_wait)
         self._max_in_flight = _checked_count("max_in_flight", max_in_flight)
-        self._max_prefetch = _checked_count("max_prefetch", max_prefetch)
-        self._default = default
         self._priority = priority
-        self._hooks = tuple(hooks)
         plain_dict = isinstance(cache, dict) and cache.__class__ is dict
         self._memo: dict[K, V] = cast(dict[K, V], cache) if plain_dict else {}  # is asked without a lock
         self._cache = Memo(cache) if isinstance(cache, MutableMapping) else cache
-        self._prefetches: set[_Prefetch] = set()
+        self._answers: Answers[K, V] = Answers(default)
+        most = _checked_count("max_prefetch", max_prefetch)
+        self._prefetching: Prefetching[K] = Prefetching(most, name, hooks)
 
         way = partial(
             Dispatch[list[K], Any],
@@ -125,7 +110,7 @@ class Batcher(Generic[K, V]):
             limiter=limiter,
             cost=cost,
             priority=priority,
-            hooks=self._hooks,
+            hooks=hooks,
         )
         plain = None if is_async(load_many) else cast(LoadManySync[K], load_many)
         rules = Rules(
@@ -134,14 +119,15 @@ class Batcher(Generic[K, V]):
             limited=limiter is not None,
             retry=retry,
             split=split,
+            priority=priority,
             name=name,
-            hooks=self._hooks,
+            hooks=hooks,
             clock=clock,
         )
-        gathering: Gathering[Load[K]] = Gathering(
+        gathering: Gathering[K] = Gathering(
             max_batch_size, self._max_wait, max_in_flight, checked_seconds("patience", patience)
         )
-        self._loading = Loading(rules, Keys(gathering, self._cache, clock.now, name))
+        self._loading = Loading(rules, Keys(gathering, self._cache, name))
 
     async def load(self, key: K, *, priority: int | None = None) -> V:
         """The value of a key.
@@ -155,22 +141,22 @@ class Batcher(Generic[K, V]):
             LoadFailed: `load_many` answered wrongly, or asks for a key that it is loading.
             Exception: what `load_many` raised, or returned as the value of this key.
         """
-        if (known := self._memo.get(key, _MISSING)) is not _MISSING:
-            return known
-        here = domain() if "trio" in _modules else get_running_loop()
-        ringing = Future[None](loop=here) if isinstance(here, AbstractEventLoop) else waiter(here)
-        load = self._loading.ask(key, self._priority if priority is None else priority, here, ringing)
-        if load.answer is PENDING:
-            try:
-                await ringing
-            except BaseException:
-                self._loading.leave((load,))
-                raise
-        answer = load.answer
-        if isinstance(answer, NoValue):
+        try:
+            return self._memo[key]
+        except KeyError:
+            pass
+        future = self._loading.ask(key, priority)
+        try:
+            answer = await future
+        except BaseException:
+            self._loading.leave((key,), future)
+            if is_guest(future):
+                return (await self.load_many((key,), priority=priority))[key]
+            raise
+        if answer.__class__ is NoValue:
             if answer is LOST:
                 return (await self.load_many((key,), priority=priority))[key]
-            return self._stand_in(answer, key)
+            return self._answers.stand_in(key, answer)
         return answer  # type: ignore[no-any-return]  # a cast would be a call
 
     def load_sync(self, key: K, *, priority: int | None = None) -> V:
@@ -212,11 +198,10 @@ class Batcher(Generic[K, V]):
         """
         wanted = list(dict.fromkeys(keys))
         answers, missing = self._known(wanted)
-        here = domain()
         while missing:
-            values, loads = self._loading.ask_all(missing, self._rank(priority), here)
-            await self._wait(loads, here)
-            missing = _note(answers, values, loads)
+            order = self._loading.ask_all(missing, priority)
+            await self._wait(order)
+            missing = _note(answers, order)
         return self._all_picked(wanted, answers, return_exceptions)
 
     @overload
@@ -240,9 +225,9 @@ class Batcher(Generic[K, V]):
         wanted = list(dict.fromkeys(keys))
         answers, missing = self._known(wanted)
         while missing:
-            values, loads = self._loading.ask_all_sync(missing, self._rank(priority))
-            self._wait_sync(loads)
-            missing = _note(answers, values, loads)
+            order = self._loading.ask_all_sync(missing, priority)
+            self._wait_sync(order)
+            missing = _note(answers, order)
         return self._all_picked(wanted, answers, return_exceptions)
 
     def prefetch(self, keys: Iterable[K], *, priority: int | None = None) -> int:
@@ -266,18 +251,13 @@ class Batcher(Generic[K, V]):
             raise ValueError(f"{self.name}: prefetch needs a cache= that keeps the values")
         wanted = list(dict.fromkeys(keys))
         known = self._cache.get_present(wanted)
-        room = self._max_prefetch - sum([prefetch.keys for prefetch in list(self._prefetches)])
-        missing = list(islice((key for key in wanted if key not in known), max(0, room)))
-        if missing:
-            lower = self._priority - 1 if priority is None else priority
-            prefetch = _Prefetch(len(missing))
-            self._prefetches.add(prefetch)
-            prefetch.work = run_apart(
-                partial(self._prefetch, missing, lower),
-                partial(self._prefetch_sync, missing, lower),
-                partial(self._prefetches.discard, prefetch),
-            )
-        return len(missing)
+        missing = [key for key in wanted if key not in known]
+        lower = self._priority - 1 if priority is None else priority
+        return self._prefetching.begin(
+            missing,
+            partial(self.load_many, priority=lower, return_exceptions=True),
+            partial(self.load_many_sync, priority=lower, return_exceptions=True),
+        )
 
     def prime(self, key: K, value: V) -> None:
         """Keep a value that is known from elsewhere, in place of what was known of the key. Who waits for the
@@ -318,29 +298,21 @@ class Batcher(Generic[K, V]):
             f"max_in_flight={self._max_in_flight}, name={self.name!r})"
         )
 
-    def _rank(self, priority: int | None) -> int:
-        return self._priority if priority is None else priority
+    async def _wait(self, order: Order) -> None:
+        if not order.done():
+            try:
+                await cast(AsyncFuture, order.bell)
+            except BaseException:
+                self._loading.leave(order.wanted, order)
+                raise
 
-    async def _wait(self, loads: Sequence[Load[K]], here: Hashable) -> None:
-        try:
-            for load in loads:
-                if load.answer is PENDING:
-                    ringing = waiter(here)
-                    load.waiters.append(ringing)
-                    if load.answer is PENDING:  # it may have landed just now, in another thread
-                        await ringing
-        except BaseException:
-            self._loading.leave(loads)
-            raise
-
-    def _wait_sync(self, loads: Sequence[Load[K]]) -> None:
-        try:
-            for load in loads:
-                if load.answer is PENDING:
-                    self._loading.wait_sync(load)
-        except BaseException:
-            self._loading.leave(loads)
-            raise
+    def _wait_sync(self, order: Order) -> None:
+        if not order.done():
+            try:
+                self._loading.wait_sync(order)
+            except BaseException:
+                self._loading.leave(order.wanted, order)
+                raise
 
     def _known(self, wanted: list[K]) -> tuple[dict[K, Any], list[K]]:
         """What needs no lock to be known, and the other keys."""
@@ -353,44 +325,8 @@ class Batcher(Generic[K, V]):
     def _all_picked(
         self, wanted: list[K], answers: dict[K, Any], return_exceptions: bool
     ) -> dict[K, V] | dict[K, V | Exception]:
-        pick = self._value_or_error if return_exceptions else self._value
-        return {key: pick(answers[key], key) for key in wanted}
-
-    def _value(self, answer: Any, key: K) -> V:
-        return self._stand_in(answer, key) if isinstance(answer, NoValue) else cast(V, answer)
-
-    def _value_or_error(self, answer: Any, key: K) -> V | Exception:
-        try:
-            return self._value(answer, key)
-        except Exception as error:
-            return error
-
-    def _stand_in(self, answer: NoValue, key: K) -> V:
-        if isinstance(answer, Failure):
-            raise answer.raised()
-        if self._default is _MISSING:
-            raise KeyError(key)
-        return self._default
-
-    async def _prefetch(self, keys: list[K], priority: int) -> None:
-        try:
-            self._tell_failed(await self.load_many(keys, priority=priority, return_exceptions=True))
-        except Exception as error:
-            self._tell_failed(dict.fromkeys(keys, error))
-
-    def _prefetch_sync(self, keys: list[K], priority: int) -> None:
-        try:
-            self._tell_failed(self.load_many_sync(keys, priority=priority, return_exceptions=True))
-        except Exception as error:
-            self._tell_failed(dict.fromkeys(keys, error))
-
-    def _tell_failed(self, answers: Mapping[K, V | Exception]) -> None:
-        failed = {key: answer for key, answer in answers.items() if isinstance(answer, Exception)}
-        for key, error in failed.items():
-            emit(self._hooks, PrefetchFailed(self.name, key, error))
-        if failed and not self._hooks:
-            kinds = ", ".join(sorted({type(error).__name__ for error in failed.values()}))
-            _log.warning("%s: %d keys could not be prefetched: %s", self.name, len(failed), kinds)
+        pick = self._answers.value_or_error if return_exceptions else self._answers.value
+        return {key: pick(key, answers[key]) for key in wanted}
 
     def _clearable(self, method: str) -> Clearable:
         if not isinstance(self._cache, Clearable):
@@ -398,24 +334,10 @@ class Batcher(Generic[K, V]):
         return self._cache
 
 
-@define(eq=False)
-class _Prefetch:
-    """Keys that are being prefetched.
-
-    Attributes:
-        keys: how many.
-        work: the task, or the thread.
-    """
-
-    keys: int
-    work: object = None
-
-
-def _note(answers: dict[K, Any], values: Mapping[K, Any], loads: Iterable[Load[K]]) -> list[K]:
+def _note(answers: dict[K, Any], order: Order) -> list[K]:
     """Put what came to the other answers; returns the keys whose calls were lost."""
-    answers.update(values)
-    answers.update([(load.key, load.answer) for load in loads])
-    return [load.key for load in loads if load.answer is LOST]
+    answers.update(order.answers)
+    return [key for key in order.wanted if order.answers[key] is LOST]
 
 
 def _in_a_thread(function: LoadManySync[K]) -> LoadMany[K]:

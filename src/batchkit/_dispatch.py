@@ -53,9 +53,11 @@ class Dispatch(Generic[A, R]):
 
     Attributes:
         function: what is called; async, or plain for `attempt_sync`.
+        name, hooks: in and for its events.
+        now: what time it is.
     """
 
-    __slots__ = ("_clock", "_cost", "_hooks", "_limiter", "_name", "_pace", "_priority", "function")
+    __slots__ = ("_cost", "_limiter", "_pace", "_priority", "function", "hooks", "name", "now")
 
     def __init__(
         self,
@@ -70,18 +72,18 @@ class Dispatch(Generic[A, R]):
         hooks: Iterable[Hook] = (),
     ) -> None:
         self.function = function
-        self._name = name
-        self._clock = clock
+        self.name = name
+        self.now = clock.now
         self._limiter = limiter
         self._cost = cost
         self._priority = priority
         self._pace = pace
-        self._hooks = tuple(hooks)
+        self.hooks = tuple(hooks)
 
     @property
     def plain(self) -> bool:
         """Whether there is nothing on the way of a call."""
-        return self._pace is None and self._limiter is None and not self._hooks
+        return self._pace is None and self._limiter is None and not self.hooks
 
     async def call(self, argument: A, size: int = 1) -> R:
         """Call the function with `argument`, which stands for `size` items.
@@ -93,6 +95,15 @@ class Dispatch(Generic[A, R]):
         if attempt.error is not None:
             raise attempt.error
         return cast(R, attempt.value)
+
+    async def straight(self, argument: A) -> Attempt[R]:
+        """The same as `attempt` where there is nothing on the way of a call; nobody asks what it took."""
+        try:
+            return Attempt(await self.function(argument), None)
+        except asyncio.CancelledError as error:
+            return Attempt(None, self.explained(error))
+        except Exception as error:
+            return Attempt(None, error)
 
     async def attempt(
         self,
@@ -168,14 +179,14 @@ class Dispatch(Generic[A, R]):
         if isinstance(error, Exception):
             return error
         if isinstance(error, asyncio.CancelledError) and not _asked_to_stop():
-            return CallCancelled(f"{self._name}: the call was cancelled from inside")
+            return CallCancelled(f"{self.name}: the call was cancelled from inside")
         if trip is not None:
             trip.ends(error)
         raise error
 
     def _set_out(self, size: int, priority: int | None, until: float) -> Trip:
         urgency = self._priority if priority is None else priority
-        return Trip(self._name, self._clock, self._hooks, size, urgency, until)
+        return Trip(self, size, urgency, until)
 
     def _permit(self, argument: A, trip: Trip) -> Any:
         """The permits of a call; a limiter that listens learns how it ended."""
@@ -188,47 +199,32 @@ class Dispatch(Generic[A, R]):
 class Trip:
     """One call on its way through the corridor."""
 
-    __slots__ = (
-        "_asked",
-        "_clock",
-        "_hooks",
-        "_name",
-        "_paced",
-        "_size",
-        "_started",
-        "_until",
-        "_waited",
-        "priority",
-    )
+    __slots__ = ("_asked", "_corridor", "_paced", "_size", "_started", "_until", "_waited", "priority")
 
-    def __init__(
-        self, name: str, clock: Clock, hooks: tuple[Hook, ...], size: int, priority: int, until: float
-    ) -> None:
+    def __init__(self, corridor: AnyDispatch, size: int, priority: int, until: float) -> None:
         self.priority = priority
-        self._name = name
-        self._clock = clock
-        self._hooks = hooks
+        self._corridor = corridor
         self._size = size
         self._until = until
-        self._asked = clock.now()
+        self._asked = corridor.now()
         self._started: float | None = None
         self._paced = 0.0
         self._waited = 0.0
 
     def time_left(self) -> float | None:
         """Seconds that it may wait, or None if it has time."""
-        return None if self._until == inf else max(0.0, self._until - self._clock.now())
+        return None if self._until == inf else max(0.0, self._until - self._corridor.now())
 
     def has_its_pace(self) -> None:
         """Note the end of the wait for the pace."""
-        now = self._clock.now()
+        now = self._corridor.now()
         self._paced, self._asked = now - self._asked, now
 
     def starts(self, permit: Permit | None) -> None:
         """Note the end of all waits."""
-        if self._hooks:
-            emit(self._hooks, CallStarted(self._name, self._size))
-        self._started = now = self._clock.now()
+        if self._corridor.hooks:
+            emit(self._corridor.hooks, CallStarted(self._corridor.name, self._size))
+        self._started = now = self._corridor.now()
         if permit is not None:
             self._waited = now - self._asked
 
@@ -236,9 +232,9 @@ class Trip:
         """Note the end of the call, if it began, and return what it took."""
         if self._started is None:
             return 0.0
-        seconds = self._clock.now() - self._started
-        if self._hooks:
-            emit(self._hooks, CallFinished(self._name, self._size, seconds, error))
+        seconds = self._corridor.now() - self._started
+        if self._corridor.hooks:
+            emit(self._corridor.hooks, CallFinished(self._corridor.name, self._size, seconds, error))
         return seconds
 
     def returned(self, value: R) -> Attempt[R]:
@@ -248,7 +244,7 @@ class Trip:
     def failed(self, cause: BaseException, error: Exception) -> Attempt[Any]:
         """It did not, because of `cause`, which stands as `error`."""
         if self._started is None:
-            self._waited = self._clock.now() - self._asked
+            self._waited = self._corridor.now() - self._asked
         return Attempt(None, error, self.ends(cause), self._started is not None, self._paced, self._waited)
 
 

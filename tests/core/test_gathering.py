@@ -9,28 +9,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchkit._core.gathering import PRESSING, Gathered, Gathering
-
-Key = Gathered[Any]
+from batchkit._core.gathering import PRESSING, Cohort, Gathering
 
 
 def gathering(
     max_size: int = 3, max_wait: float = 4.0, max_in_flight: int = 2, patience: float = 10.0
-) -> Gathering[Key]:
+) -> Gathering[Any]:
     return Gathering(max_size, max_wait, max_in_flight, patience)
 
 
-def came(batch: Gathering[Key], now: float, key: object = None, priority: float = 0) -> Key:
-    load = Key(key, priority, now)
-    batch.came.append(load)
-    return load
+def came(batch: Gathering[Any], now: float, *keys: object, priority: float = 0) -> Cohort[Any]:
+    """Keys come together; one that was not there before, if none is named."""
+    cohort = Cohort[Any]({key: [] for key in keys or [object()]}, priority, now)
+    batch.add(cohort)
+    return cohort
 
 
-def keys(loads: list[Key]) -> list[Any]:
-    return [load.key for load in loads]
+def keys(*cohorts: Cohort[Any]) -> list[Any]:
+    return [key for cohort in cohorts for key in cohort.waiting]
 
 
-def busy(calls: int = 1, **options: Any) -> Gathering[Key]:
+def busy(calls: int = 1, **options: Any) -> Gathering[Any]:
     """One with calls under way."""
     batch = gathering(**options)
     for _ in range(calls):
@@ -92,10 +91,10 @@ def test_none_is_due_while_too_many_are_under_way() -> None:
 def test_what_a_call_waits_for_is_due_however_many_are_under_way() -> None:
     batch = busy(calls=2)
     came(batch, 5.0, "bulk")
-    awaited = came(batch, 5.0, "awaited", PRESSING)
+    awaited = came(batch, 5.0, "awaited", priority=PRESSING)
     assert batch.presses
     assert batch.due(5.0) == 5.0
-    batch.discard(awaited)
+    batch.discard(awaited, "awaited")
     assert batch.due(5.0) == inf
 
 
@@ -119,31 +118,58 @@ def test_a_batch_takes_what_fits_in_order_of_arrival() -> None:
     assert batch.waiting == 0
 
 
+@pytest.mark.parametrize("together", [["abcde"], ["ab", "cde"], ["a", "bcd", "e"]])
+def test_it_does_not_matter_which_keys_came_together(together: list[str]) -> None:
+    batch = gathering(max_size=3)
+    for some in together:
+        came(batch, 5.0, *some)
+    first = batch.take()
+    assert keys(first) == ["a", "b", "c"]
+    assert first.is_new
+    assert batch.waiting == 2
+    assert keys(*batch.all_waiting()) == keys(batch.take()) == ["d", "e"]
+
+
+def test_keys_that_came_together_and_fit_are_the_batch_themselves() -> None:
+    batch = gathering(max_size=3)
+    cohort = came(batch, 5.0, *"abc")
+    came(batch, 6.0, "d")
+    assert batch.take() is cohort
+    assert not cohort.is_new
+
+
+def test_there_is_room_for_so_many_calls() -> None:
+    assert busy(calls=1).has_room
+    assert not busy(calls=2).has_room
+
+
 def test_higher_priorities_leave_first_and_age_lifts_the_low_ones() -> None:
     batch = gathering(max_size=2, patience=10.0)
-    came(batch, 0.0, "old bulk", -1)
-    came(batch, 8.0, "bulk", -1)
-    came(batch, 9.0, "user", 0)
-    came(batch, 10.5, "late user", 0)
-    assert keys(batch.take()) == ["user", "old bulk"]
+    came(batch, 0.0, "old bulk", priority=-1)
+    came(batch, 8.0, "bulk", priority=-1)
+    came(batch, 9.0, "user", priority=0)
+    came(batch, 10.5, "late user", priority=0)
+    first = batch.take()
+    assert keys(first) == ["user", "old bulk"]
+    assert first.priority == 0
     assert keys(batch.take()) == ["late user", "bulk"]
 
 
 def test_a_key_that_waits_is_wanted_sooner() -> None:
     batch = gathering(max_size=2)
-    loads = {key: came(batch, 5.0, key) for key in "abcd"}
-    batch.promote(loads["c"], 1)
-    batch.promote(loads["d"], -1)
+    cohort = came(batch, 5.0, *"abcd")
+    sooner = batch.promote(cohort, "c", 1)
+    assert (keys(sooner), sooner.since) == (["c"], 5.0)
     assert keys(batch.take()) == ["c", "a"]
     assert keys(batch.take()) == ["b", "d"]
 
 
 def test_keys_that_nobody_wants_are_not_taken() -> None:
     batch = gathering(max_size=2)
-    loads = {key: came(batch, 5.0, key) for key in "abc"}
-    batch.discard(loads["a"])
+    cohort = came(batch, 5.0, *"abc")
+    batch.discard(cohort, "a")
     assert batch.waiting == 2
-    assert keys(batch.all_waiting()) == ["b", "c"]
+    assert keys(*batch.all_waiting()) == ["b", "c"]
     assert keys(batch.take()) == ["b", "c"]
 
 
@@ -151,7 +177,7 @@ def test_keys_that_left_are_forgotten_in_the_end() -> None:
     batch = busy(calls=2)
     stays = came(batch, 0.0)
     for number in range(10_000):
-        batch.discard(came(batch, number, number, number % 7))
+        batch.discard(came(batch, number, number, priority=number % 7), number)
     assert sum(map(len, batch._lanes.values())) < 100
     assert batch.all_waiting() == [stays]
 
@@ -172,41 +198,48 @@ steps = st.lists(
 def test_it_takes_what_a_simple_list_would(steps: list[tuple[str, int]]) -> None:
     """A key that is promoted stands behind those that had its new priority before."""
     batch = gathering(max_size=4, max_in_flight=99)
-    waiting: list[Key] = []
+    where: dict[int, Cohort[Any]] = {}  # in order, for each lane
+    number_of_keys = 0
     now = 0.0
     for step, number in steps:
+        waiting = [*where]
+        key = waiting[number % len(waiting)] if waiting else None
         match step:
             case "come":
-                waiting.append(came(batch, now, object(), number))
-            case "discard" if waiting:
-                batch.discard(waiting.pop(number % len(waiting)))
-            case "promote" if waiting:
-                load = waiting[number % len(waiting)]
-                if load.priority < 3:
-                    batch.promote(load, 3)
-                    waiting.remove(load)
-                    waiting.append(load)
+                together = range(number_of_keys, number_of_keys + number % 3 + 1)
+                number_of_keys += len(together)
+                where |= dict.fromkeys(together, came(batch, now, *together, priority=number))
+            case "discard" if key is not None:
+                batch.discard(where.pop(key), key)
+            case "promote" if key is not None:
+                if (cohort := where[key]).priority < 3:
+                    del where[key]
+                    where[key] = batch.promote(cohort, key, 3)
             case "take" if waiting:
-                expected: list[Key] = []
-                while waiting and len(expected) < 4:
-                    lanes = dict.fromkeys(load.priority for load in waiting)
-                    heads = [next(load for load in waiting if load.priority == lane) for lane in lanes]
-                    first = min(heads, key=lambda load: (load.since - 10.0 * load.priority, -load.priority))
-                    waiting.remove(first)
+                expected: list[int] = []
+                while where and len(expected) < 4:
+                    lanes = dict.fromkeys(cohort.priority for cohort in where.values())
+                    heads = [next(key for key in where if where[key].priority == lane) for lane in lanes]
+                    first = min(heads, key=lambda key: rank(where[key]))
+                    del where[first]
                     expected.append(first)
-                assert batch.take() == expected
+                assert keys(batch.take()) == expected
             case "pass":
                 now += number
             case _:
                 pass
-        assert batch.waiting == len(waiting)
-        assert (batch.due(now) == inf) == (not waiting)
-        assert set(batch.all_waiting()) == set(waiting)
+        assert batch.waiting == len(where)
+        assert (batch.due(now) == inf) == (not where)
+        assert set(keys(*batch.all_waiting())) == {*where}
+
+
+def rank(cohort: Cohort[Any]) -> tuple[float, float]:
+    return cohort.since - 10.0 * cohort.priority, -cohort.priority
 
 
 @pytest.mark.parametrize("patience", [0.0, 10.0])
 def test_what_a_call_waits_for_goes_first(patience: float) -> None:
     batch = gathering(patience=patience, max_size=2)
-    came(batch, 0.0, "old", 5)
-    came(batch, 9.0, "awaited", PRESSING)
+    came(batch, 0.0, "old", priority=5)
+    came(batch, 9.0, "awaited", priority=PRESSING)
     assert keys(batch.take()) == ["awaited", "old"]

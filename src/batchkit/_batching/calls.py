@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
-from itertools import repeat
+from collections.abc import Hashable, Sequence
 from typing import Any, Generic, TypeVar
 
 from attrs import frozen
 
 from batchkit._batching.keys import Keys
-from batchkit._batching.loads import CALL, MISSING, Call, Failure, Load
-from batchkit._batching.waiters import ring
+from batchkit._batching.loads import CALL, MISSING, Call, NoValue
+from batchkit._batching.waiters import give_in
 from batchkit._core.batching import halves, values_of
-from batchkit._core.gathering import PRESSING
+from batchkit._core.gathering import PRESSING, Cohort
 from batchkit._dispatch import AnyDispatch, Attempt
 from batchkit._events import BatchSplit, Hook, emit
 from batchkit.abc import Clock
@@ -33,6 +32,7 @@ class Rules:
         limited: whether a limiter lets them go.
         retry: when one that failed is made again.
         split: whether a batch whose call fails is split.
+        priority: of keys for which no other one is given.
         name, hooks, clock: the batcher's.
     """
 
@@ -41,6 +41,7 @@ class Rules:
     limited: bool
     retry: Retry | None
     split: bool
+    priority: int
     name: str
     hooks: tuple[Hook, ...]
     clock: Clock
@@ -57,39 +58,42 @@ class Calls(Generic[K]):
     def __init__(self, rules: Rules, keys: Keys[K]) -> None:
         self._rules = rules
         self._keys = keys
+        self._is_straight = rules.retry is None and rules.dispatch.plain
 
     async def make(self, call: Call[K]) -> None:
         """Make the call of a batch; where it fails, those of its halves, until each bad key stands alone."""
-        CALL.set(call)
-        try:
-            parts: list[Sequence[Load[K]]] = [call.loads]
-            while parts:
-                if part := self._still_wanted(call, parts.pop()):
-                    keys = [load.key for load in part]
-                    attempt = await self._attempt(keys, self._priority(part))
-                    parts += self._land(call, part, keys, attempt)
-        except Exception as error:  # an answer that breaks when it is looked at
-            self._give(call, call.loads, repeat(Failure(error)))
+        if (batch := call.batch) is not None:
+            CALL.set(call)
+            try:
+                parts: list[Sequence[K]] = [list(batch.waiting)]
+                while parts:
+                    if part := self._still_wanted(batch, parts.pop()):
+                        attempt = await self._attempt([*part], self._priority(batch))
+                        parts += self._land(call, batch, part, attempt)
+            except Exception as error:  # an answer that breaks when it is looked at
+                self._give_all(call, batch, error)
         call.done = True
 
     def make_sync(self, call: Call[K], dispatch: AnyDispatch) -> None:
         """The blocking twin of `make`."""
-        token = CALL.set(call)
-        try:
-            parts: list[Sequence[Load[K]]] = [call.loads]
-            while parts:
-                if part := self._still_wanted(call, parts.pop()):
-                    keys = [load.key for load in part]
-                    attempt = self._attempt_sync(keys, self._priority(part), dispatch)
-                    parts += self._land(call, part, keys, attempt)
-        except Exception as error:
-            self._give(call, call.loads, repeat(Failure(error)))
-        finally:
-            CALL.reset(token)
+        if (batch := call.batch) is not None:
+            token = CALL.set(call)
+            try:
+                parts: list[Sequence[K]] = [list(batch.waiting)]
+                while parts:
+                    if part := self._still_wanted(batch, parts.pop()):
+                        attempt = self._attempt_sync([*part], self._priority(batch), dispatch)
+                        parts += self._land(call, batch, part, attempt)
+            except Exception as error:
+                self._give_all(call, batch, error)
+            finally:
+                CALL.reset(token)
         call.done = True
 
     async def _attempt(self, keys: list[K], priority: int | None) -> Attempt[Any]:
         """Call for keys, again and again as the retry policy says."""
+        if self._is_straight:
+            return await self._rules.dispatch.straight(keys)
         began, number = self._rules.clock.now(), 1
         attempt = await self._rules.dispatch.attempt(keys, len(keys), priority=priority)
         while (delay := self._delay(attempt, number, began)) is not None:
@@ -118,41 +122,45 @@ class Calls(Generic[K]):
             return None
         return retry.delay(attempt.error, number, self._rules.clock.now() - began)
 
-    def _still_wanted(self, call: Call[K], part: Sequence[Load[K]]) -> Sequence[Load[K]]:
+    def _still_wanted(self, batch: Cohort[K], part: Sequence[K]) -> Sequence[K]:
         with self._keys.lock:
-            return self._keys.still_wanted(call, part)
+            return self._keys.still_wanted(batch, part)
 
-    def _priority(self, part: Sequence[Load[K]]) -> int | None:
+    def _priority(self, batch: Cohort[K]) -> int | None:
         """That of a call before its limiter: the highest of its keys; None if a call waits for one."""
-        if not self._rules.limited:
+        if not self._rules.limited or batch.priority == PRESSING:
             return None
-        highest = max([load.priority for load in part])
-        return None if highest == PRESSING else int(highest)
+        return int(batch.priority)
 
     def _land(
-        self, call: Call[K], part: Sequence[Load[K]], keys: list[K], attempt: Attempt[Any]
-    ) -> list[Sequence[Load[K]]]:
-        """Give the loads of a part what came of its call; returns the parts that are to be tried apart."""
-        answers, error = self._answers(keys, attempt)
+        self, call: Call[K], batch: Cohort[K], part: Sequence[K], attempt: Attempt[Any]
+    ) -> list[Sequence[K]]:
+        """Give the keys of a part what came of its call; returns the parts that are to be tried apart."""
+        answers, error = self._answers(part, attempt)
         if error is None:
-            self._give(call, part, answers)
+            self._give(call, batch, part, answers)
         elif len(part) > 1 and self._may_split(error):
             emit(self._rules.hooks, BatchSplit(self._rules.name, len(part), error))
             return [*reversed(halves(part))]
         else:
-            self._give(call, part, repeat(Failure(error)))
+            self._give(call, batch, part, [NoValue(error)] * len(part))
         return []
 
-    def _give(self, call: Call[K], part: Sequence[Load[K]], answers: Iterable[Any]) -> None:
+    def _give(self, call: Call[K], batch: Cohort[K], part: Sequence[K], answers: Sequence[Any]) -> None:
         with self._keys.lock:
-            self._keys.land(call, part, answers)
-        ring([waiting for load in part for waiting in load.waiters])
+            given = self._keys.land(batch, part, answers)
+            home = batch.home
+        give_in(call.room.domain, given, home)
 
-    def _answers(self, keys: list[K], attempt: Attempt[Any]) -> tuple[Sequence[Any], Exception | None]:
+    def _give_all(self, call: Call[K], batch: Cohort[K], error: Exception) -> None:
+        left = list(batch.waiting)
+        self._give(call, batch, left, [NoValue(error)] * len(left))
+
+    def _answers(self, part: Sequence[K], attempt: Attempt[Any]) -> tuple[Sequence[Any], Exception | None]:
         if attempt.error is not None:
             return (), attempt.error
         try:
-            return values_of(attempt.value, keys, MISSING), None
+            return values_of(attempt.value, part, MISSING), None
         except ValueError as wrong:
             error = LoadFailed(f"{self._rules.name}: {wrong}")
             error.__cause__ = wrong

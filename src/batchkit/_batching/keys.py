@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, Generic, TypeVar
 
-from batchkit._batching.loads import LOST, PENDING, Call, Failure, Load, NoValue
+from batchkit._batching.loads import LOST, Call, NoValue
 from batchkit._batching.memo import Memo
-from batchkit._batching.waiters import Waiter
-from batchkit._core.gathering import Gathering
+from batchkit._batching.waiters import Given, Waiter, Waiting, join, leave, listed
+from batchkit._core.gathering import Cohort, Gathering
 from batchkit._watching import watcher
 from batchkit.abc import Cache
 
@@ -26,181 +27,225 @@ _log = logging.getLogger("batchkit")
 
 
 class Keys(Generic[K]):
-    """The keys of one batcher. Whoever calls a method holds the lock.
+    """The keys of one batcher. Whoever calls a method holds the lock; what it returns as given is to be given
+    to those who wait when the lock is free.
 
     Args:
         gathering: those that wait for their batch.
         cache: keeps the values, if there is one.
-        now: what time it is.
         name: the batcher's.
+
+    Attributes:
+        lock: before all of them.
+        places: where each key is that is on its way. Whether one is here may be asked without the lock.
+        under_way: the calls that have keys.
     """
 
-    def __init__(
-        self,
-        gathering: Gathering[Load[K]],
-        cache: Cache[K, Any] | None,
-        now: Callable[[], float],
-        name: str,
-    ) -> None:
+    def __init__(self, gathering: Gathering[K], cache: Cache[K, Any] | None, name: str) -> None:
         self.lock = threading.Lock()
         self.gathering = gathering
-        self._came = gathering.came
+        self.places: dict[K, Cohort[K]] = {}
+        self.under_way: set[Call[K]] = set()
         self._cache = cache
         self._memo = cache.values if isinstance(cache, Memo) else None
         self._watch = None if cache is None else watcher(cache)
-        self._now = now
         self._name = name
-        self._loads: dict[K, Load[K]] = {}
 
     def start_anew(self) -> None:
         """In the child of a fork: whoever held the lock, or was to bring a value, is in the parent."""
         self.lock = threading.Lock()
-        self._loads.clear()
+        self.places.clear()
+        self.under_way.clear()
         self.gathering.clear()
 
-    def due(self) -> float:
-        """The moment at which the next batch leaves; infinite if there is none that could."""
-        return self.gathering.due(self._now())
+    def admit(
+        self, came: dict[K, Waiting], priority: float, now: float, home: Hashable
+    ) -> list[tuple[K, Waiting, Any]]:
+        """Keys are wanted, by those who wait with each; returns what is known already.
 
-    def want(self, key: K, priority: float, home: Hashable, ringing: Waiter) -> Load[K]:
-        """Somebody wants a key, and waits with `ringing` for it; if its value is known, it has landed."""
-        load = self._loads.get(key)
-        if load is not None:
-            load.waiters.append(ringing)
-            return self._join(load, priority)
-        load = Load(key, priority, self._now(), home, [ringing])
-        if self._memo is not None:
-            if key in self._memo:
-                return load.known(self._memo[key])
-        elif self._cache is not None and (known := self._cache.get_present((key,))):
-            return load.known(known[key])
-        self._loads[key] = load
-        self._came.append(load)
-        return load
+        Args:
+            came: the keys; it is not to be used by others any more.
+            priority: theirs.
+            now: the moment.
+            home: the event loop of those who wait; None for threads.
+        """
+        given = [(key, came.pop(key), value) for key, value in self._known(came).items()]
+        if not self.places.keys().isdisjoint(came):
+            for key in [key for key in came if key in self.places]:
+                self._join(key, came.pop(key), priority, home)
+        if came:
+            cohort = Cohort(came, priority, now, home)
+            self.places.update(dict.fromkeys(came, cohort))
+            self.gathering.add(cohort)
+        return given
 
-    def want_all(
-        self, keys: Sequence[K], priority: float, home: Hashable
-    ) -> tuple[dict[K, Any], list[Load[K]]]:
-        """Somebody wants distinct keys; returns the values that are known, and the loads of the others."""
-        known = {} if self._cache is None else self._cache.get_present(keys)
-        now = self._now()
-        missing = [key for key in keys if key not in known] if known else keys
-        return known, [
-            self._add(Load(key, priority, now, home, [])) if load is None else self._join(load, priority)
-            for key in missing
-            for load in (self._loads.get(key),)
-        ]
+    def leave(self, keys: Iterable[K], waiter: Waiter) -> list[Call[K]]:
+        """Somebody does not want some keys any more; returns the calls that are to be stopped."""
+        left: dict[Cohort[K], None] = {}
+        for key in keys:
+            for cohort in self._cohorts_of(key):
+                if leave(cohort.waiting, key, waiter):
+                    cohort.intact = False
+                    left[cohort] = None
+                    if not cohort.waiting[key] and cohort.call is None:
+                        self.gathering.discard(cohort, key)
+                        self._forget(key, cohort)
+        return [cohort.call for cohort in left if self._is_to_be_stopped(cohort)]
 
-    def leave(self, load: Load[K]) -> Call[K] | None:
-        """Somebody does not want a key any more; returns its call if that is to be stopped."""
-        load.callers -= 1
-        load.home = None
-        if load.callers or load.answer is not PENDING:
-            return None
-        call = load.call
-        if call is None:
-            self.gathering.discard(load)
-            self._forget(load)
-            return None
-        call.wanted -= 1
-        if call.wanted or not call.stoppable:
-            return None
-        for each in call.loads:
-            self._forget(each)
-        return call
+    def calls_of(self, keys: Iterable[K], waiter: Waiter) -> list[Call[K]]:
+        """The calls under way that bring some of these keys to somebody. May be asked without the lock."""
+        return [call for call in list(self.under_way) if any(call.brings(key, waiter) for key in keys)]
 
     def has_keys_of(self, home: Hashable) -> bool:
-        """Whether a task of an event loop wants a key that waits, or one waits that anybody may load."""
-        return any(load.home is home or load.home is None for load in self.gathering.all_waiting())
+        """Whether a task of an event loop wants a key that waits, or a thread does, for which anybody may
+        load it.
+        """
+        return any(
+            waiter.get_loop() in (home, None)
+            for cohort in self.gathering.all_waiting()
+            for waiter in chain.from_iterable(map(listed, cohort.waiting.values()))
+        )
 
     def take(self, call: Call[K]) -> None:
         """A call takes the keys of the next batch."""
-        call.loads = self.gathering.take()
-        call.wanted = len(call.loads)
-        for load in call.loads:
-            load.call = call
-        if self._watch is not None:
-            call.watch = self._watch([load.key for load in call.loads])
+        call.batch = batch = self.gathering.take()
+        batch.call = call
+        batch.intact = True
+        self.under_way.add(call)
+        if batch.is_new:
+            self.places.update(dict.fromkeys(batch.waiting, batch))
+        if self._watch is not None and self._memo is None:
+            call.watch = self._watch(batch.waiting)
 
-    def still_wanted(self, call: Call[K], part: Sequence[Load[K]]) -> Sequence[Load[K]]:
+    def still_wanted(self, batch: Cohort[K], part: Sequence[K]) -> Sequence[K]:
         """Those of a part that somebody wants; the others are dropped."""
-        if call.wanted == len(call.loads):
+        if batch.intact:
             return part
-        for load in part:
-            if not load.callers:
-                self._forget(load)
-        return [load for load in part if load.callers and load.answer is PENDING]
+        waiting = batch.waiting
+        for key in part:
+            if key in waiting and not waiting[key]:
+                del waiting[key]
+                self._forget(key, batch)
+        return [key for key in part if key in waiting]
 
-    def land(self, call: Call[K], part: Iterable[Load[K]], answers: Iterable[Any]) -> None:
+    def land(self, batch: Cohort[K], part: Sequence[K], answers: Sequence[Any]) -> Given:
         """The answers of a part of a call are here."""
-        loads, memo, watch = self._loads, self._memo, call.watch
-        for load, answer in zip(part, answers, strict=False):
-            if load.answer is not PENDING:
-                continue
-            if load.callers:
-                call.wanted -= 1
-            load.answer = answer
-            if loads.get(load.key) is not load:  # it is old, or nobody wants it
-                keeper = None
-            else:
-                keeper = watch
-                del loads[load.key]
-            if isinstance(answer, _UNUSUAL):
-                if isinstance(answer, Exception):
-                    load.answer = Failure(answer)
-            elif keeper is not None:
-                if memo is not None:
-                    memo[load.key] = answer
-                else:
-                    self._keep(keeper.keep, load.key, answer)
+        kinds = set(map(type, answers))
+        if not batch.intact or any(issubclass(kind, _UNUSUAL) for kind in kinds):
+            return self._land_one_by_one(batch, part, answers)
+        places, memo = self.places, self._memo
+        for key in part:
+            del places[key]
+        if memo is not None:
+            memo.update(zip(part, answers, strict=True))
+        else:
+            for key, answer in zip(part, answers, strict=True):
+                self._keep_loaded(batch.call, key, answer)
+        return zip(part, batch.remove(part), answers, strict=True)
 
-    def lose(self, loads: Iterable[Load[K]]) -> list[Load[K]]:
-        """Nobody brings these; returns those whose callers have to be told."""
-        lost = [load for load in loads if load.answer is PENDING]
-        for load in lost:
-            load.answer = LOST
-            self._forget(load)
-            if load.gathers:
-                self.gathering.discard(load)
+    def _land_one_by_one(self, batch: Cohort[K], part: Sequence[K], answers: Sequence[Any]) -> Given:
+        given: list[tuple[K, Waiting, Any]] = []
+        for key, answer in zip(part, answers, strict=True):
+            there = batch.waiting.pop(key, None)
+            if there is None:  # it was primed
+                continue
+            if self.places.get(key) is batch:  # or it is old, or nobody wants it
+                del self.places[key]
+                if not isinstance(answer, _UNUSUAL):
+                    self._keep_loaded(batch.call, key, answer)
+            given.append((key, there, NoValue(answer) if isinstance(answer, Exception) else answer))
+        return given
+
+    def end(self, call: Call[K]) -> Given:
+        """A call is over; what it did not bring is lost."""
+        self.under_way.discard(call)
+        batch, call.batch = call.batch, None  # circles would wait for the garbage collector
+        if batch is None:
+            return []
+        self.gathering.come_back()
+        batch.call = None
+        waiting, batch.waiting = batch.waiting, {}
+        for key in waiting:
+            self._forget(key, batch)
+        return [(key, there, LOST) for key, there in waiting.items()]
+
+    def lose(self, keys: Iterable[K] | None = None) -> Given:
+        """Nobody brings these of the keys that wait, or all of them."""
+        lost: list[tuple[K, Waiting, Any]] = []
+        for key in [*self.places] if keys is None else keys:
+            cohort = self.places.get(key)
+            if cohort is not None and cohort.call is None:
+                lost.append((key, cohort.waiting[key], LOST))
+                self.gathering.discard(cohort, key)
+                del self.places[key]
         return lost
 
-    def prime(self, key: K, value: Any) -> Load[K] | None:
-        """A value is known; returns a load that has landed by that."""
-        load = self._loads.pop(key, None)
-        if load is not None:
-            load.answer = value
-            if load.call is None:
-                self.gathering.discard(load)
+    def prime(self, key: K, value: Any) -> tuple[Given, Call[K] | None]:
+        """A value is known; returns a call that nobody wants any more by that, too."""
+        given: list[tuple[K, Waiting, Any]] = []
+        call: Call[K] | None = None
+        cohort = self.places.pop(key, None)
+        if cohort is not None:
+            cohort.intact = False
+            given.append((key, cohort.waiting[key], value))
+            if cohort.call is None:
+                self.gathering.discard(cohort, key)
             else:
-                load.call.wanted -= load.callers > 0
+                del cohort.waiting[key]
+                call = None if any(cohort.waiting.values()) else cohort.call
         if self._cache is not None:
             self._keep(self._cache.set, key, value)
-        return load
+        return given, call
 
     def outdate(self, keys: Iterable[K] | None) -> None:
         """What is on its way for some keys, or for all, is old: who waits for it has it, and nobody else."""
-        for key in [*self._loads] if keys is None else keys:
-            load = self._loads.get(key)
-            if load is not None and not load.gathers:  # what has not been asked for yet will be new
-                del self._loads[key]
+        for key in [*self.places] if keys is None else keys:
+            cohort = self.places.get(key)
+            if cohort is not None and cohort.call is not None:  # what was not asked for yet will be new
+                cohort.intact = False
+                del self.places[key]
 
-    def _join(self, load: Load[K], priority: float) -> Load[K]:
-        if load.gathers:
-            if priority > load.priority:
-                self.gathering.promote(load, priority)
-        elif not load.callers and load.call is not None:
-            load.call.wanted += 1
-        load.callers += 1
-        return load
+    def _known(self, came: dict[K, Waiting]) -> dict[K, Any]:
+        memo = self._memo
+        if memo is None:
+            return {} if self._cache is None else self._cache.get_present(came)
+        if memo.keys().isdisjoint(came):
+            return {}
+        return {key: memo[key] for key in came if key in memo}
 
-    def _add(self, load: Load[K]) -> Load[K]:
-        self._loads[load.key] = load
-        self._came.append(load)
-        return load
+    def _join(self, key: K, waiting: Waiting, priority: float, home: Hashable) -> None:
+        cohort = self.places[key]
+        join(cohort.waiting, key, waiting)
+        if home is not cohort.home:
+            cohort.home = None
+        if cohort.call is None and priority > cohort.priority:
+            self.places[key] = self.gathering.promote(cohort, key, priority)
 
-    def _forget(self, load: Load[K]) -> None:
-        if self._loads.get(load.key) is load:
-            del self._loads[load.key]
+    def _cohorts_of(self, key: K) -> Iterator[Cohort[K]]:
+        """All that have a key: besides the one that has it now, those to whom it is old."""
+        if (cohort := self.places.get(key)) is not None:
+            yield cohort
+        for call in self.under_way:
+            if call.batch is not None and call.batch is not cohort:
+                yield call.batch
+
+    def _is_to_be_stopped(self, cohort: Cohort[K]) -> bool:
+        """Whether nobody wants any key of a call that can be stopped; whoever asks now needs another one."""
+        if cohort.call is None or not cohort.call.stoppable or any(cohort.waiting.values()):
+            return False
+        for key in cohort.waiting:
+            self._forget(key, cohort)
+        return True
+
+    def _forget(self, key: K, cohort: Cohort[K]) -> None:
+        if self.places.get(key) is cohort:
+            del self.places[key]
+
+    def _keep_loaded(self, call: Call[K], key: K, value: Any) -> None:
+        if self._memo is not None:
+            self._memo[key] = value
+        elif call.watch is not None:
+            self._keep(call.watch.keep, key, value)
 
     def _keep(self, keep: Callable[[K, Any], object], key: K, value: Any) -> None:
         try:

@@ -7,42 +7,77 @@ Nagle's algorithm (RFC 896) does the same for packets, and PostgreSQL's `commit_
 
 Higher priorities leave first. A step of priority is worth `patience` seconds of waiting, so that low ones
 move, too.
+
+Keys that came together stay together, as a cohort, unless a batch has no room for all of them: what is done
+once for a cohort need not be done for each key.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable, Sequence
+from itertools import islice
 from math import inf
 from typing import Any, Final, Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
-G = TypeVar("G", bound="Gathered[Any]")
 
 PRESSING: Final = inf  # a priority: a call under way waits for this key, so that it waits for no call to end
 _QUIET: Final = 4  # the part of max_wait without a further key after which a batch leaves
 
 
-class Gathered(Generic[K]):
-    """A key that waits for its batch.
+class Cohort(Generic[K]):
+    """Keys that came together, and that go together.
 
     Attributes:
-        key: the key.
-        priority: higher leaves first.
-        since: moment at which it came.
-        gathers: whether it still waits.
+        waiting: the keys, each with who waits for it.
+        priority: higher leaves first; of a batch, the highest one.
+        since: moment at which they came.
+        home: the event loop of all who wait; None if they are of several, or threads.
+        intact: whether nobody left, and nothing else was said about a key, since a call took them.
+        call: what took them, once something did.
+        is_new: whether its keys were in another cohort before.
     """
 
-    __slots__ = ("gathers", "key", "priority", "since")
+    __slots__ = ("call", "home", "intact", "is_new", "priority", "since", "waiting")
 
-    def __init__(self, key: K, priority: float, since: float) -> None:
-        self.key = key
+    def __init__(self, waiting: dict[K, Any], priority: float, since: float, home: Hashable = None) -> None:
+        self.waiting = waiting
         self.priority = priority
         self.since = since
-        self.gathers = True
+        self.home = home
+        self.intact = True
+        self.call: Any = None
+        self.is_new = False
+
+    def split(self, size: int) -> Cohort[K]:
+        """Its first keys, as a cohort of their own."""
+        waiting = self.waiting
+        some = {key: waiting[key] for key in islice(waiting, size)}
+        first = Cohort(some, self.priority, self.since, self.home)
+        for key in first.waiting:
+            del waiting[key]
+        first.is_new = True
+        return first
+
+    def remove(self, part: Sequence[K]) -> Collection[Any]:
+        """Take out keys, which are in the order of the others; returns who waits for them."""
+        waiting = self.waiting
+        if len(part) < len(waiting):
+            return [waiting.pop(key) for key in part]
+        self.waiting = {}
+        return waiting.values()
+
+    def join(self, other: Cohort[K]) -> None:
+        """Take over the keys of another one."""
+        self.waiting.update(other.waiting)
+        self.priority = max(self.priority, other.priority)
+        if other.home is not self.home:
+            self.home = None
+        self.is_new = True
 
 
-class Gathering(Generic[G]):
+class Gathering(Generic[K]):
     """Keys that wait for their batch, and how many batches are under way.
 
     Args:
@@ -52,21 +87,21 @@ class Gathering(Generic[G]):
         patience: seconds of waiting that outweigh one step of priority.
 
     Attributes:
-        came: keys that came since the last look at all of them; whoever comes is put to these.
+        waiting: keys that wait.
+        arrivals: keys that ever came.
         under_way: batches that were taken and have not come back.
     """
 
     __slots__ = (
-        "_arrivals",
         "_lanes",
         "_latest",
         "_max_in_flight",
         "_max_size",
         "_max_wait",
         "_patience",
-        "_waiting",
-        "came",
+        "arrivals",
         "under_way",
+        "waiting",
     )
 
     def __init__(self, max_size: int, max_wait: float, max_in_flight: int, patience: float) -> None:
@@ -74,49 +109,48 @@ class Gathering(Generic[G]):
         self._max_wait = max_wait
         self._max_in_flight = max_in_flight
         self._patience = patience
-        # By priority, in order of arrival. Who left, or has another priority by now, is passed over.
-        self._lanes: dict[float, deque[G]] = {}
+        self._lanes: dict[
+            float, deque[Cohort[K]]
+        ] = {}  # by priority, in order of arrival; some have no keys left
         self._latest = -inf
-        self._waiting = 0
-        self._arrivals = 0
-        self.came: list[G] = []
+        self.waiting = 0
+        self.arrivals = 0
         self.under_way = 0
 
     @property
-    def waiting(self) -> int:
-        """Keys that wait."""
-        return self._waiting + len(self.came)
-
-    @property
-    def arrivals(self) -> int:
-        """Keys that ever came."""
-        return self._arrivals + len(self.came)
+    def has_room(self) -> bool:
+        """Whether one more call may be under way."""
+        return self.under_way < self._max_in_flight
 
     @property
     def presses(self) -> bool:
         """Whether the next batch need not wait for further keys."""
-        self._take_in()
         return self._is_full() or self._is_pressed()
 
-    def promote(self, key: G, priority: float) -> None:
-        """A key that waits is wanted sooner."""
-        if priority > key.priority:
-            self._take_in()
-            key.priority = priority
-            self._lanes.setdefault(priority, deque()).append(key)
-            self._tidy()
+    def add(self, cohort: Cohort[K]) -> None:
+        """Keys came."""
+        size = len(cohort.waiting)
+        self.arrivals += size
+        self.waiting += size
+        self._latest = cohort.since
+        self._put(cohort)
 
-    def discard(self, key: G) -> None:
+    def promote(self, cohort: Cohort[K], key: K, priority: float) -> Cohort[K]:
+        """A key that waits is wanted sooner; returns where it is now."""
+        moved = Cohort({key: cohort.waiting.pop(key)}, priority, cohort.since, cohort.home)
+        self._put(moved)
+        self._tidy()
+        return moved
+
+    def discard(self, cohort: Cohort[K], key: K) -> None:
         """Nobody wants a key any more that waits."""
-        self._take_in()
-        key.gathers = False
-        self._waiting -= 1
+        del cohort.waiting[key]
+        self.waiting -= 1
         self._tidy()
 
     def settles(self, now: float) -> bool:
         """Whether it is worth a turn of the event loop to see if more keys come."""
-        self._take_in()
-        return bool(self._waiting) and not self._is_full() and now < self._oldest() + self._max_wait
+        return bool(self.waiting) and not self._is_full() and now < self._oldest() + self._max_wait
 
     def due(self, now: float) -> float:
         """The moment at which the next batch leaves, now at the earliest; infinite if there is none, or while
@@ -124,7 +158,6 @@ class Gathering(Generic[G]):
         """
         if not self.waiting:
             return inf
-        self._take_in()
         if self._is_pressed():
             return now
         if self.under_way >= self._max_in_flight:
@@ -133,88 +166,71 @@ class Gathering(Generic[G]):
             return now
         return max(now, min(self._oldest() + self._max_wait, self._latest + self._max_wait / _QUIET))
 
-    def take(self) -> list[G]:
+    def take(self) -> Cohort[K]:
         """The keys of the next batch, which is under way from now on."""
-        self._take_in()
         self.under_way += 1
-        batch: list[G] = []
-        while self._waiting and (room := self._max_size - len(batch)):
-            priority = self._first_lane()
-            lane = self._lanes[priority]
-            some = self._take_from(lane, priority, room if len(self._lanes) == 1 else 1)
-            self._waiting -= len(some)
-            batch += some
-            if not lane:
-                del self._lanes[priority]
+        batch = self._take_some(self._max_size)
+        while self.waiting and (room := self._max_size - len(batch.waiting)):
+            batch.join(self._take_some(room))
         return batch
 
     def come_back(self) -> None:
         """A batch is under way no more."""
         self.under_way -= 1
 
-    def all_waiting(self) -> list[G]:
+    def all_waiting(self) -> list[Cohort[K]]:
         """Those that wait."""
-        self._take_in()
-        return [key for priority, lane in self._lanes.items() for key in lane if _stands(key, priority)]
+        return [cohort for lane in self._lanes.values() for cohort in lane if cohort.waiting]
 
     def clear(self) -> None:
         """Forget all keys, and all that is under way."""
         self._lanes.clear()
-        self.came.clear()
-        self._waiting = self.under_way = 0
+        self.waiting = self.under_way = 0
 
-    def _take_in(self) -> None:
-        """Put those that came into their lanes."""
-        came = self.came
-        if not came:
-            return
-        self._arrivals += len(came)
-        self._waiting += len(came)
-        self._latest = came[-1].since
-        for key in came:
-            lane = self._lanes.get(key.priority)
-            if lane is None:
-                lane = self._lanes[key.priority] = deque()
-            lane.append(key)
-        came.clear()
+    def _put(self, cohort: Cohort[K]) -> None:
+        lane = self._lanes.get(cohort.priority)
+        if lane is None:
+            lane = self._lanes[cohort.priority] = deque()
+        lane.append(cohort)
 
     def _is_full(self) -> bool:
-        return self._waiting >= self._max_size
+        return self.waiting >= self._max_size
 
     def _is_pressed(self) -> bool:
         return PRESSING in self._lanes and self._head(PRESSING) is not None
 
-    def _take_from(self, lane: deque[G], priority: float, most: int) -> list[G]:
-        some: list[G] = []
-        if len(lane) == self._waiting <= most:  # all of them stand, and all are taken
-            some += lane
-            lane.clear()
+    def _take_some(self, most: int) -> Cohort[K]:
+        """The most urgent keys, which came together."""
+        priority = self._first_lane()
+        lane = self._lanes[priority]
+        some = lane[0]
+        if len(some.waiting) > most:
+            some = some.split(most)
         else:
-            while lane and len(some) < most:
-                if _stands(key := lane.popleft(), priority):
-                    some.append(key)
-        for key in some:
-            key.gathers = False
+            lane.popleft()
+            if not lane:
+                del self._lanes[priority]
+        self.waiting -= len(some.waiting)
         return some
 
     def _first_lane(self) -> float:
         """Priority is part of the order from the start: the moment at which a key came, less what its
         priority is worth.
         """
-        if len(self._lanes) == 1:
-            (only,) = self._lanes
-            return only
-        if PRESSING in self._lanes:
+        if self._is_pressed():
             return PRESSING
         heads = {priority: head for priority in [*self._lanes] if (head := self._head(priority)) is not None}
+        if len(heads) == 1:
+            (only,) = heads
+            return only
         ranks = [(head.since - lane * self._patience, -lane) for lane, head in heads.items()]
         return -min(ranks)[1]
 
-    def _head(self, priority: float) -> G | None:
-        """The first key of a lane; a lane without any ends."""
+    def _head(self, priority: float) -> Cohort[K] | None:
+        """The first keys of a lane; a lane without any ends."""
         lane = self._lanes[priority]
         while lane:
-            if _stands(lane[0], priority):
+            if lane[0].waiting:
                 return lane[0]
             lane.popleft()
         del self._lanes[priority]
@@ -224,15 +240,11 @@ class Gathering(Generic[G]):
         return min(head.since for priority in [*self._lanes] if (head := self._head(priority)) is not None)
 
     def _tidy(self) -> None:
-        """Forget those that left; seldom, since it takes a look at all."""
-        if sum(map(len, self._lanes.values())) > 2 * self._waiting + 64 or not self._waiting:
+        """Forget those that have no keys left; seldom, since it takes a look at all."""
+        if sum(map(len, self._lanes.values())) > 2 * self.waiting + 64 or not self.waiting:
             for priority, lane in [*self._lanes.items()]:
-                standing = deque(key for key in lane if _stands(key, priority))
+                standing = deque(cohort for cohort in lane if cohort.waiting)
                 if standing:
                     self._lanes[priority] = standing
                 else:
                     del self._lanes[priority]
-
-
-def _stands(key: Gathered[Any], priority: float) -> bool:
-    return key.gathers and key.priority == priority
