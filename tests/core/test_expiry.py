@@ -233,6 +233,25 @@ def test_the_bound_by_weight() -> None:
     assert (list(store), store.weight, store.refused) == ([], 0, 2)
 
 
+def test_what_comes_back_soon_after_it_left_is_kept_longer_by_weight_too() -> None:
+    store = Store(1000, weighted=True)
+
+    def keep(key: object) -> None:
+        store.put(FullEntry(key, key, inf, weight=10), 0.0)
+
+    for key in range(100):
+        keep(key)
+        store.find(key, 0.0)
+    keep("left")
+    for key in range(100, 110):
+        keep(key)
+    assert value(store, "left") is None
+    keep("left")
+    for key in range(200, 400):
+        keep(key)
+    assert value(store, "left") == "left"
+
+
 def test_a_weight_that_changes() -> None:
     store = Store(10, weighted=True)
     for key, weight in [("a", 2), ("b", 2), ("a", 8), ("a", 1), ("b", 9)]:
