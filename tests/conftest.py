@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from batchkit.testing import ManualClock, RecordingHook
 from tests.helpers import History
 from tests.servers import cluster, own_server, redis_server, sentinel, server_cache, session_cluster, valkey  # noqa: F401 - fixtures
+
+# A busy machine is no fault of what is tested.
+settings.register_profile("batchkit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("batchkit")
 
 
 @pytest.fixture(params=["asyncio", "trio"])
