@@ -171,7 +171,7 @@ def join(waiting: dict[K, Waiting], key: K, more: Waiting) -> None:
 
 def leave(waiting: dict[K, Waiting], key: K, waiter: Waiter) -> bool:
     """Somebody waits no more for a key; false if it did not wait there."""
-    there = waiting.get(key)
+    there: Any = waiting.get(key)
     if there is waiter:
         waiting[key] = []
     elif there.__class__ is list and waiter in there:
