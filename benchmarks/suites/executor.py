@@ -68,6 +68,8 @@ def _list_cases(group: str, backend: Backend, function: Function) -> list[Case |
     if function is not at_once:
         found += [case("gather and a semaphore", "peer", lambda items: gather(function, range(items)))]
         found += _aiometer_cases(case, function)
+        if backend == "asyncio":
+            found += _aiostream_cases(case, function)
     if function is at_once:
         batches = BatchedExecutor[int, int].of_batches(batch_at_once, batch_size=BATCH, concurrency=WORKERS)
         found.append(case(f"batchkit run, {BATCH} a call", "batchkit", lambda n: run(batches, range(n))))
@@ -88,6 +90,26 @@ def _aiometer_cases(case: Callable[..., AsyncCase], function: Function) -> list[
         return count
 
     return [case("aiometer.amap", "peer", amap)]
+
+
+def _aiostream_cases(case: Callable[..., AsyncCase], function: Function) -> list[Case | Skipped]:
+    try:
+        from aiostream import stream
+    except ImportError as error:
+        return [Skipped("aiostream", str(error))]
+
+    async def mapped(items: int, *, ordered: bool) -> int:
+        count = 0
+        values = stream.map(stream.iterate(range(items)), function, ordered=ordered, task_limit=WORKERS)
+        async with values.stream() as results:
+            async for _ in results:
+                count += 1
+        return count
+
+    return [
+        case("aiostream.map", "peer", partial(mapped, ordered=False)),
+        case("aiostream.map, ordered", "peer", partial(mapped, ordered=True)),
+    ]
 
 
 def _async_input_cases(group: str, backend: Backend) -> list[Case]:

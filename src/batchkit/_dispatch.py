@@ -9,6 +9,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from math import inf
 from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 
@@ -44,6 +45,9 @@ class Attempt(NamedTuple, Generic[R]):
     waited: float = 0.0
 
 
+_new: Final = partial(tuple.__new__, Attempt)  # for speed: a named tuple makes itself by a call of Python's
+
+
 def _as_it_is(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return function
 
@@ -53,11 +57,12 @@ class Dispatch(Generic[A, R]):
 
     Attributes:
         function: what is called; async, or plain for `attempt_sync`.
+        plain: whether there is nothing on the way of a call.
         name, hooks: in and for its events.
         now: what time it is.
     """
 
-    __slots__ = ("_cost", "_limiter", "_pace", "_priority", "function", "hooks", "name", "now")
+    __slots__ = ("_cost", "_limiter", "_pace", "_priority", "function", "hooks", "name", "now", "plain")
 
     def __init__(
         self,
@@ -79,11 +84,7 @@ class Dispatch(Generic[A, R]):
         self._priority = priority
         self._pace = pace
         self.hooks = tuple(hooks)
-
-    @property
-    def plain(self) -> bool:
-        """Whether there is nothing on the way of a call."""
-        return self._pace is None and self._limiter is None and not self.hooks
+        self.plain = pace is None and limiter is None and not self.hooks
 
     async def call(self, argument: A, size: int = 1) -> R:
         """Call the function with `argument`, which stands for `size` items.
@@ -142,6 +143,16 @@ class Dispatch(Generic[A, R]):
             trip.ends(error)
             raise
         return trip.returned(value)
+
+    async def bare(self, argument: A, size: int = 1, *, begin: Begin | None = None) -> Attempt[R]:
+        """`attempt`, where nothing is on the way (`plain`): for speed."""
+        now, call = self.now, self.function
+        started = now()
+        try:
+            value = await (call if begin is None else begin(call))(argument)
+        except BaseException as error:
+            return Attempt(None, self.explained(error), now() - started)
+        return _new((value, None, now() - started, True, 0.0, 0.0))
 
     def attempt_sync(
         self,
@@ -239,7 +250,7 @@ class Trip:
 
     def returned(self, value: R) -> Attempt[R]:
         """It went well."""
-        return Attempt(value, None, self.ends(None), True, self._paced, self._waited)
+        return _new((value, None, self.ends(None), True, self._paced, self._waited))
 
     def failed(self, cause: BaseException, error: Exception) -> Attempt[Any]:
         """It did not, because of `cause`, which stands as `error`."""

@@ -94,6 +94,18 @@ class TestDrain:
         assert reports[0].seconds == 20
         assert bucket.statistics().waiting == 0
 
+    async def test_it_ends_where_all_wait_for_permits(self, work: Work, clock: ManualClock) -> None:
+        bucket = TokenBucket(rate=0.001, burst=1, clock=clock)
+        bucket.try_acquire()
+        outcomes = BatchedExecutor(work.one, limiter=bucket, concurrency=4, clock=clock).map([1, 2])
+        async with outcomes:
+            await settle()
+            outcomes.drain(grace=60)
+            await settle()
+            report = await clock.run(outcomes.collect())
+        assert states(report) == {1: "not started", 2: "not started"}
+        assert report.seconds == 0
+
     async def test_who_waits_to_be_called_again_keeps_its_error(self, clock: ManualClock) -> None:
         async def fail(item: int) -> None:
             raise Down

@@ -227,6 +227,19 @@ class TestKeys:
         assert [outcome.attempts for outcome in report.outcomes] == [1, 0, 1, 0, 1, 0]
         assert report.outcomes[4].error is report.outcomes[5].error
 
+    async def test_so_do_those_of_a_function_of_one_item(self, clock: ManualClock) -> None:
+        called: list[str] = []
+
+        async def ask(item: str) -> str:
+            called.append(item)
+            await clock.sleep(1)
+            return item
+
+        executor = BatchedExecutor(ask, key=str.lower, clock=clock)
+        report = await clock.run(executor.run(["a", "A", "b"], ordered=True))
+        assert called == ["a", "b"]
+        assert [outcome.value for outcome in report.outcomes] == ["a", "a", "b"]
+
     async def test_a_batch_has_only_what_is_missing(self, clock: ManualClock) -> None:
         calls = Calls(clock)
         cache: TTLCache[int, int] = TTLCache(maxsize=100, ttl=60, clock=clock)

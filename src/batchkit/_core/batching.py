@@ -85,11 +85,16 @@ class InOrder(Generic[T]):
 
     def put(self, index: int, result: T) -> list[T]:
         """Take a result in; returns those that are next, in order."""
-        self._early[index] = result
-        ready: list[T] = []
-        while self._next in self._early:
-            ready.append(self._early.pop(self._next))
-            self._next += 1
+        early = self._early
+        if index != self._next:
+            early[index] = result
+            return []
+        ready = [result]
+        index += 1
+        while index in early:
+            ready.append(early.pop(index))
+            index += 1
+        self._next = index
         return ready
 
     def rest(self) -> list[T]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sized
 from itertools import islice
 from typing import Generic, TypeVar
@@ -14,40 +15,79 @@ class Feed(Generic[T]):
 
     Attributes:
         total: number of items, or None where the input does not tell.
-        at_once: whether items come without waiting (`take_now`); otherwise `next` has to be awaited.
+        at_once: whether items come without waiting; otherwise `read` has to be awaited.
+        ended: whether the input is at its end.
         error: what the input raised.
-        items: those of an input that is no async one, until its end or its error.
+        stock: what was read of an async input, and not handed out.
     """
 
-    __slots__ = ("_async", "at_once", "error", "items", "total")
+    __slots__ = ("_async", "_items", "at_once", "ended", "error", "stock", "total")
 
     def __init__(self, items: Iterable[T] | AsyncIterable[T]) -> None:
         self.total = len(items) if isinstance(items, Sized) else None
         self.error: Exception | None = None
+        self.ended = False
+        self.stock: deque[T] = deque()
         self.at_once = isinstance(items, Iterable)
-        self.items: Iterator[T] = self._guarded(iter(items)) if isinstance(items, Iterable) else iter(())
-        self._async: AsyncIterator[T] | None = None if isinstance(items, Iterable) else aiter(items)
+        self._async: AsyncIterator[T] | None = None
+        if isinstance(items, Iterable):
+            self._items: Iterator[T] = self._guarded(iter(items))
+        else:
+            self._items, self._async = iter(()), aiter(items)
 
-    def take_now(self, size: int) -> list[T]:
-        """Up to that many items; fewer at the end."""
-        return list(islice(self.items, size))
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is left."""
+        return self.ended and not self.stock
 
-    async def next(self) -> list[T]:
+    def take(self, size: int) -> list[T]:
+        """Up to that many items of those that are at hand."""
+        if self.at_once:
+            return list(islice(self._items, size))
+        return [self.stock.popleft() for _ in range(min(size, len(self.stock)))]
+
+    @property
+    def has_some(self) -> bool:
+        """Whether items may be at hand."""
+        return not self.ended if self.at_once else bool(self.stock)
+
+    def items(self) -> Iterator[T]:
+        """The items that are at hand, one by one."""
+        return self._items if self.at_once else self._taken()
+
+    def batches(self, size: int) -> Iterator[list[T]]:
+        """All that is at hand, in batches of that size; the last one may be smaller."""
+        while batch := self.take(size):
+            yield batch
+
+    async def read(self) -> list[T]:
         """One item of an async input; none at the end."""
         try:
             return [] if self._async is None else [await anext(self._async)]
         except StopAsyncIteration:
-            self._async = None
+            pass
         except Exception as error:
-            self.error, self._async = error, None
+            self.error = error
+        self.ended, self._async = True, None
         return []
 
-    def rest(self) -> Iterator[T]:
-        """What was not read yet of an input that has an end."""
-        return iter(()) if self.total is None else self.items
+    def rest(self, *, all_of_it: bool) -> Iterator[T]:
+        """What was read and not handed out; with `all_of_it`, also what was not read of an input that has an
+        end.
+        """
+        yield from self.stock
+        if all_of_it and self.total is not None:
+            yield from self._items
+
+    def _taken(self) -> Iterator[T]:
+        stock = self.stock
+        while stock:
+            yield stock.popleft()
 
     def _guarded(self, items: Iterator[T]) -> Iterator[T]:
         try:
             yield from items
         except Exception as error:
             self.error = error
+        finally:
+            self.ended = True

@@ -72,10 +72,9 @@ class Intake(Generic[T]):
             Exception: what a function of an item raised.
         """
         plan = self._plan
-        job = Job(self.taken, item, None, now)
+        job = self.taken_as(self.taken, item, now)
         self.taken += 1
-        if self._alike and priority is None:
-            job.priority = plan.priority  # type: ignore[assignment]  # for speed: all are alike
+        if self._alike and priority is None:  # for speed
             return job
         if priority is None:
             priority = plan.priority(item) if callable(plan.priority) else plan.priority
@@ -89,6 +88,11 @@ class Intake(Generic[T]):
         if plan.key is not None:
             job.key = plan.key(item)
         return job
+
+    def taken_as(self, index: int, item: T, came: float) -> Job[T]:
+        """An item that has its number, where all are alike."""
+        priority = self._plan.priority
+        return Job(index, item, None, came, 0 if callable(priority) else priority)
 
     def is_twin(self, job: Job[T]) -> bool:
         """Whether one with the same key is there already: one call is enough for both."""

@@ -64,6 +64,14 @@ class Ledger:
         self.quota += attempt.waited
         self.pace += attempt.paced
 
+    def went_well(self, seconds: float, paced: float, waited: float) -> None:
+        """The same for a call that went well: for speed."""
+        self.calls += 1
+        self.calling += seconds
+        if waited or paced:
+            self.quota += waited
+            self.pace += paced
+
     def idled(self, reason: Bottleneck | None, seconds: float) -> None:
         """Note that a worker had nothing to do."""
         match reason:

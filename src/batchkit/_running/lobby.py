@@ -19,15 +19,17 @@ class Lobby:
     Attributes:
         idle: workers, the one that waited longest first.
         helpers: those who feed the desk, or keep its journal.
+        stockers: who read an async input ahead, and have read enough for now.
         readers: who wait for an outcome.
         last: who wait for the end of the run.
     """
 
-    __slots__ = ("_keeper", "_stirred", "helpers", "idle", "last", "readers")
+    __slots__ = ("_keeper", "_stirred", "helpers", "idle", "last", "readers", "stockers")
 
     def __init__(self) -> None:
         self.idle: deque[AnyParker] = deque()
         self.helpers: list[AnyParker] = []
+        self.stockers: list[AnyParker] = []
         self.readers: list[AnyParker] = []
         self.last: list[AnyParker] = []
         self._keeper: AnyParker | None = None
@@ -61,13 +63,17 @@ class Lobby:
         if self.helpers:
             _wake(self.helpers)
 
+    def tell_stockers(self) -> None:
+        """There is room for what is read ahead."""
+        _wake(self.stockers)
+
     def tell_readers(self) -> None:
         """There are outcomes."""
         _wake(self.readers)
 
     def tell_all(self) -> None:
         """It is over."""
-        for parkers in ([*self.idle], self.helpers, self.readers, self.last):
+        for parkers in ([*self.idle], self.helpers, self.stockers, self.readers, self.last):
             _wake(parkers)
 
 

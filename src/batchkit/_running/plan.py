@@ -81,20 +81,13 @@ class Plan:
 
     @property
     def straight(self) -> bool:
-        """Whether nothing but concurrency is asked for: the next item is what is called next."""
-        asked = (
-            self.pause,
-            self.timeout,
-            self.deadline,
-            self.retry,
-            self.breaker,
-            self.cache,
-            self.checkpoint,
-        )
+        """Whether what came first is what is called next, and a call that goes well is all that there is to
+        it: no batch waits for its items, no item for its twin, and nobody is asked whether a call is wanted.
+        """
+        asked = (self.pause, self.weight, self.deadline, self.key, self.breaker)
         return (
-            not (self.whole_batches or self.threads or self.looks_ahead)
+            not self.looks_ahead
             and all(option is None for option in asked)
-            and self.on_error == "collect"
             and self.concurrency[0] == self.concurrency[1]
         )
 

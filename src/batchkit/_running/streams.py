@@ -52,19 +52,19 @@ class Stream(Generic[T, R]):
     @property
     def draining(self) -> bool:
         """Whether nothing new starts."""
-        return self._any_run.desk.draining
+        return self._any_run.desk.ending.draining
 
     @property
     def waiting(self) -> int:
         """Items that were read or submitted, and have not started."""
-        return self._any_run.desk.waiting
+        return self._any_run.waiting
 
     @property
     def left(self) -> Sequence[Outcome[T, R]]:
         """When the stream was closed before its end: the outcomes that were not read, also those of items
         that were not started.
         """
-        return self._any_run.desk.left
+        return self._any_run.desk.delivery.left
 
     def report(self, outcomes: Sequence[Outcome[T, R]] = ()) -> RunReport[T, R]:
         """The figures so far, with the outcomes given."""

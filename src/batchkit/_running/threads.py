@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 from batchkit._call import RUNNING
 from batchkit._core.agenda import Batch
 from batchkit._dispatch import AnyDispatch
+from batchkit._running.archiving import ThreadArchiving
 from batchkit._running.caller import Caller
 from batchkit._running.desk import Desk
 from batchkit._running.feed import Feed
@@ -38,10 +39,13 @@ class ThreadRun(Generic[T, R]):
         self.desk.intake.read_ahead()
         self._lobby = Lobby()
         self._lock = threading.RLock()  # a stream may be dropped by the garbage collector anywhere
-        self._archiving = threading.Lock()
+        self._archiving: ThreadArchiving[T, R] | None = None
+        if (archive := self.desk.delivery.archive) is not None:
+            self._archiving = ThreadArchiving(
+                archive, self.desk, self._lock, heard=self._heard, failed=self._lobby.tell_all
+            )
         self._started = False
         self._finishing = False
-        self._archived = False
         self._over = False
         self._workers = 0
 
@@ -52,9 +56,9 @@ class ThreadRun(Generic[T, R]):
         if self._started:
             return
         self._started = True
-        if self.desk.archive is not None:
-            self.desk.archive.open(self._plan.name)
-            self._spawn(self._tend_archive, "archive")
+        if self._archiving is not None:
+            self._archiving.open(self._plan.name)
+            self._spawn(partial(self._tend_archive, self._archiving), "archive")
         self.desk.start(self._feed.total, self._plan.clock.now())
         self._workers = self._plan.concurrency[1]
         for number in range(self._workers):
@@ -64,8 +68,8 @@ class ThreadRun(Generic[T, R]):
     def stop(self) -> None:
         """Ask the workers to stop."""
         with self._lock:
-            self.desk.abandoned = True
-            self.desk.drain()
+            self.desk.ending.abandoned = True
+            self.desk.ending.drain()
             self._lobby.tell_all()
 
     def stopped(self) -> None:
@@ -80,12 +84,12 @@ class ThreadRun(Generic[T, R]):
         while True:
             over = self._is_over()
             with self._lock:
-                if self.desk.outbox.ready:
-                    outcome = self.desk.outbox.take()
+                if self.desk.delivery.outbox.ready:
+                    outcome = self.desk.delivery.outbox.take()
                     self._lobby.stir()
                     return outcome
             if over:
-                self.desk.raise_failure()
+                self.desk.ending.raise_failure()
                 return None
             self._wait_in(self._lobby.readers)
 
@@ -99,6 +103,11 @@ class ThreadRun(Generic[T, R]):
             self._wait_in(self._lobby.last)
         return self.desk.all_outcomes()
 
+    @property
+    def waiting(self) -> int:
+        """Items that were read, or submitted, and have not started."""
+        return self.desk.waiting
+
     def report(self, outcomes: Sequence[Outcome[T, R]] = ()) -> RunReport[T, R]:
         """The figures so far."""
         return self.desk.report(self._plan.clock.now(), outcomes)
@@ -106,20 +115,22 @@ class ThreadRun(Generic[T, R]):
     def _is_over(self) -> bool:
         """Whether the run is over; ends it, if it is to end and nothing is under way or to be waited for."""
         with self._lock:
-            desk, now = self.desk, self._plan.clock.now()
-            desk.look_at_clock(now)
-            ends = desk.draining and (not desk.calls_under_way or now >= desk.cut)
+            ending, now = self.desk.ending, self._plan.clock.now()
+            ending.look_at_clock(now)
+            ends = ending.draining and (not self.desk.scheduler.calls_under_way or now >= ending.cut)
         if ends:
             self._finish()
-        return self.desk.is_over
+        return self.desk.ending.is_over
 
     def _wait_in(self, parkers: list[AnyParker]) -> None:
         with self._lock:
-            if self.desk.is_over or (parkers is self._lobby.readers and self.desk.outbox.ready):
+            if self.desk.ending.is_over or (
+                parkers is self._lobby.readers and self.desk.delivery.outbox.ready
+            ):
                 return
             parker = self._plan.clock.parker_sync()
             parkers.append(parker)
-        parker.park_sync(min(self.desk.cut, self.desk.ends))
+        parker.park_sync(min(self.desk.ending.cut, self.desk.ending.ends))
 
     # For everybody
 
@@ -138,7 +149,7 @@ class ThreadRun(Generic[T, R]):
     def drain(self, grace: float) -> None:
         """Start nothing new, and wait no longer than `grace` seconds for what is under way."""
         with self._lock:
-            self.desk.drain(self._plan.clock.now() + grace)
+            self.desk.ending.drain(self._plan.clock.now() + grace)
             self._lobby.tell_all()
 
     # The threads
@@ -155,7 +166,7 @@ class ThreadRun(Generic[T, R]):
                 self._call(batch, caller)
         except BaseException as error:
             with self._lock:
-                self.desk.fails(error)
+                self.desk.ending.fails(error)
                 self._lobby.tell_all()
         with self._lock:
             self._workers -= 1
@@ -184,12 +195,12 @@ class ThreadRun(Generic[T, R]):
             parker.park_sync(until)
             with self._lock:
                 lobby.leave(parker)
-                desk.ledger.idled(reason, self._plan.clock.now() - now)
+                desk.delivery.ledger.idled(reason, self._plan.clock.now() - now)
 
     def _ends(self) -> bool:
         """Whether this worker need not wait for work: none comes from the input, or from the others."""
         others_idle = len(self._lobby.idle) + 1 == self._workers
-        return self._over or self.desk.draining or (self.desk.nothing_left and others_idle)
+        return self._over or self.desk.ending.draining or (self.desk.nothing_left and others_idle)
 
     def _call(self, batch: Batch[T], caller: Caller) -> None:
         caller.batch = batch
@@ -198,17 +209,17 @@ class ThreadRun(Generic[T, R]):
             len(batch.jobs),
             priority=batch.priority,
             until=batch.deadline,
-            begin=partial(self._begin, batch),
+            begin=partial(self._begin, caller),
         )
         with self._lock:
-            if not self.desk.is_over:
+            if not self.desk.ending.is_over:
                 self.desk.settle(batch, attempt, self._plan.clock.now())
                 self._heard()
 
-    def _begin(self, batch: Batch[T], function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def _begin(self, caller: Caller, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """A call begins, unless the run ends: what is to be called."""
         with self._lock:
-            self.desk.begins(batch, self._plan.clock.now())
+            self.desk.begins(caller, self._plan.clock.now())
         return function
 
     def _read_ahead(self) -> None:
@@ -216,17 +227,18 @@ class ThreadRun(Generic[T, R]):
         desk = self.desk
         while True:
             with self._lock:
-                if desk.intake.exhausted or desk.draining or self._over:
+                if desk.intake.exhausted or desk.ending.draining or self._over:
                     return
                 wanted = desk.wants()
                 if wanted and self._feed.total is not None:  # it makes nobody wait
-                    desk.feed(self._feed.take_now(wanted), wanted, self._plan.clock.now())
+                    items = self._feed.take(wanted)
+                    desk.feed(items, self._plan.clock.now(), ended=self._feed.ended)
                     self._heard()
                     continue
             if wanted:
                 self._read_one()
             else:
-                self._wait_for(lambda: self._over or desk.draining or desk.wants() > 0)
+                self._wait_for(lambda: self._over or desk.ending.draining or desk.wants() > 0)
 
     def _wait_for(self, is_there: Callable[[], bool]) -> None:
         """Until something happens at the desk, unless what is waited for is there already."""
@@ -238,50 +250,17 @@ class ThreadRun(Generic[T, R]):
         parker.park_sync()
 
     def _read_one(self) -> None:
-        items = self._feed.take_now(1)
+        items = self._feed.take(1)
         with self._lock:
-            if not self.desk.is_over:
-                self.desk.feed(items, 1, self._plan.clock.now())
+            if not self.desk.ending.is_over:
+                self.desk.feed(items, self._plan.clock.now(), ended=self._feed.ended)
                 self._heard()
 
-    def _tend_archive(self) -> None:
+    def _tend_archive(self, archiving: ThreadArchiving[T, R]) -> None:
         """Look up what an earlier run left, and keep what is done, until the run is over."""
-        while not self._finishing and not self.desk.has_failed:
-            with self._archiving:
-                self._do_paperwork()
+        while not self._finishing and not self.desk.ending.has_failed:
+            archiving.tend()
             self._wait_for(lambda: self._finishing or self.desk.has_paperwork)
-
-    def _do_paperwork(self) -> None:
-        if self._archived:
-            return
-        try:
-            self._look_up()
-            self._commit()
-        except Exception as error:
-            with self._lock:
-                self.desk.fails(error)
-                self._lobby.tell_all()
-
-    def _look_up(self) -> None:
-        archive = self.desk.archive
-        with self._lock:
-            jobs = self.desk.take_unknown()
-        if jobs and archive is not None:
-            known = archive.find(jobs)
-            with self._lock:
-                self.desk.place_known(jobs, known)
-                self._heard()
-
-    def _commit(self) -> None:
-        """Keep what is done, and then deliver it."""
-        archive = self.desk.archive
-        while archive is not None and archive.pending:
-            with self._lock:
-                pending = archive.take()
-            kept = archive.keep(pending)
-            with self._lock:
-                self.desk.deliver(kept)
-                self._heard()
 
     def _finish(self) -> None:
         """The end of the run: whoever comes first sees to it."""
@@ -289,22 +268,19 @@ class ThreadRun(Generic[T, R]):
             if self._finishing or not self._started:
                 return
             self._finishing = True
-        if self.desk.archive is not None:
-            with self._archiving:
-                self._do_paperwork()
-                self.desk.archive.close()
-                self._archived = True
+        if self._archiving is not None:
+            self._archiving.close()
         with self._lock:
-            rest = self._feed.rest() if self.desk.draining else ()
+            rest = self._feed.rest(all_of_it=self.desk.ending.draining)
             self.desk.close(rest, self._feed.error, self._plan.clock.now())
             self._lobby.tell_all()
 
     def _heard(self) -> None:
         self._tell()
         self._lobby.stir()
-        if self.desk.draining:  # since an item failed
+        if self.desk.ending.draining:  # since an item failed
             self._lobby.tell_all()
 
     def _tell(self) -> None:
-        if self._lobby.readers and self.desk.outbox.ready:
+        if self._lobby.readers and self.desk.delivery.outbox.ready:
             self._lobby.tell_readers()

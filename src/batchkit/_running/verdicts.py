@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
-
-from attrs import field, frozen
+from itertools import count
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from batchkit._core.agenda import Batch, Job, in_parts
 from batchkit._core.batching import values_in_order
 from batchkit._dispatch import Attempt
 from batchkit._running.plan import Plan
-from batchkit._values import Outcome
+from batchkit._values import Outcome, outcome_of
 from batchkit.exceptions import BatchFailed, LimiterClosed, LimiterUnavailable
 from batchkit.feedback import Verdict, classify
 
@@ -20,8 +19,7 @@ R = TypeVar("R")
 Done = tuple[Job[T], Outcome[T, R]]
 
 
-@frozen
-class Ruling(Generic[T, R]):
+class Ruling(NamedTuple, Generic[T, R]):
     """What becomes of a batch.
 
     Attributes:
@@ -33,7 +31,7 @@ class Ruling(Generic[T, R]):
     done: Sequence[Done[T, R]] = ()
     again: Batch[T] | None = None
     delay: float = 0.0
-    parts: Sequence[Batch[T]] = field(default=())
+    parts: Sequence[Batch[T]] = ()
     error: Exception | None = None
 
 
@@ -64,7 +62,24 @@ def ruling(plan: Plan, batch: Batch[T], attempt: Attempt[Any], now: float) -> Ru
 
 def finished(job: Job[T], value: R | None, error: Exception | None, seconds: float = 0.0) -> Done[T, R]:
     """A job with its outcome."""
-    return job, Outcome(job.index, job.item, value, error, job.attempts, seconds)
+    return job, outcome_of(job.index, job.item, value, error, job.attempts, seconds)
+
+
+def outcomes_of(
+    first: int, items: Sequence[T], answer: Any, seconds: float
+) -> Sequence[Outcome[T, Any]] | None:
+    """The outcomes of a batch whose first call went well; None if there is more to be said about it.
+
+    Args:
+        first: number of its first item.
+        items: what it was called with.
+        answer: what was returned.
+        seconds: what the call took.
+    """
+    if answer.__class__ is not list or len(answer) != len(items) or any(map(_is_error, answer)):
+        return None
+    numbered = zip(count(first), items, answer, strict=False)
+    return [outcome_of(index, item, value, None, 1, seconds) for index, item, value in numbered]
 
 
 def _values(name: str, attempt: Attempt[Any], size: int) -> tuple[list[Any], Exception | None]:
@@ -82,7 +97,7 @@ def _by_item(plan: Plan, batch: Batch[T], values: list[Any], seconds: float, now
     again: list[Job[T]] = []
     longest, last = 0.0, None
     for job, value in zip(batch.jobs, values, strict=True):
-        if not isinstance(value, Exception):
+        if not _is_error(value):
             done.append(finished(job, value, None, seconds))
         elif (delay := _delay(plan, batch, value, now)) is None:
             done.append(finished(job, None, value, seconds))
@@ -111,3 +126,7 @@ def _blames_items(error: Exception) -> bool:
         return False
     said = classify(error)
     return said is None or said.verdict is not Verdict.THROTTLED
+
+
+def _is_error(value: object) -> bool:
+    return isinstance(value, Exception)
