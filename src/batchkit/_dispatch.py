@@ -45,7 +45,9 @@ class Attempt(NamedTuple, Generic[R]):
     waited: float = 0.0
 
 
-_new: Final = partial(tuple.__new__, Attempt)  # for speed: a named tuple makes itself by a call of Python's
+# for speed: a named tuple makes itself by a call of Python's
+_make: Any = getattr(tuple, "__new__")  # noqa: B009  # what it returns has no type of its own
+_new: Final[Callable[[tuple[Any, ...]], Attempt[Any]]] = partial(_make, Attempt)
 
 
 def _as_it_is(function: Callable[[Any], Any]) -> Callable[[Any], Any]:

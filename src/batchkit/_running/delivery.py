@@ -16,7 +16,7 @@ from batchkit._running.ledger import Ledger
 from batchkit._running.outbox import Outbox
 from batchkit._running.plan import Plan, Terms
 from batchkit._running.verdicts import Done, finished
-from batchkit._values import Outcome
+from batchkit._values import Outcome, outcome_of
 from batchkit._watching import watcher
 
 T = TypeVar("T")
@@ -57,7 +57,8 @@ class Delivery(Generic[T, R]):
 
     def without_value(self, job: Job[T], error: Exception) -> None:
         """An item failed before its call, or without one."""
-        self.finish(*finished(job, None, error))
+        done: Outcome[T, R] = outcome_of(job.index, job.item, None, error, job.attempts, 0.0)
+        self.finish(job, done)
 
     def finish(self, job: Job[T], done: Outcome[T, R]) -> None:
         """An item has its outcome. It is kept before it is delivered, if it is to be kept."""

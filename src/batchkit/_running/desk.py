@@ -108,7 +108,7 @@ class Desk(Generic[T, R]):
 
     def _place(self, job: Job[T]) -> None:
         if self.ending.is_over:
-            self.delivery.leave(finished(job, None, self.ending.not_started())[1])
+            self.delivery.leave(self._without_value(job, self.ending.not_started()))
         elif self.intake.is_twin(job) or self._finish_cached([job]):
             return
         elif self._plan.checkpoint is not None:
@@ -331,12 +331,15 @@ class Desk(Generic[T, R]):
                 delivery.leave(done)
         hand_out = delivery.hand_out if ending.is_read else delivery.leave
         for job in self._unfinished(rest, now):
-            hand_out(finished(job, None, job.error or ending.not_started())[1])
+            hand_out(self._without_value(job, job.error or ending.not_started()))
         ending.is_over = True
         delivery.ledger.finished = now
         ending.failure = ending.failure or input_error or self._failure_of_items(now)
         unstarted = [done for done in delivery.left if done.state == "not started"]
         delivery.emit(RunFinished(self._plan.name, self.report(now, unstarted)))
+
+    def _without_value(self, job: Job[T], error: Exception) -> Outcome[T, R]:
+        return outcome_of(job.index, job.item, None, error, job.attempts, 0.0)
 
     def _unfinished(self, rest: Iterable[T], now: float) -> list[Job[T]]:
         jobs = [*self.scheduler.agenda.clear(), *self.intake.clear()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import inf
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from batchkit._running.desk import Desk
 from batchkit._running.feed import Feed
@@ -22,7 +22,7 @@ class Reading(Generic[T]):
     """
 
     def __init__(
-        self, plan: Plan, feed: Feed[T], desk: Desk[T, object], lobby: Lobby, *, straight: bool
+        self, plan: Plan, feed: Feed[T], desk: Desk[T, Any], lobby: Lobby, *, straight: bool
     ) -> None:
         self._feed = feed
         self._desk = desk

@@ -7,7 +7,7 @@ raises or stops early. The twin for plain threads is in `threads`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from functools import partial
 from math import inf
 from typing import Any, Generic, TypeVar
@@ -22,7 +22,7 @@ from batchkit._running.feed import Feed
 from batchkit._running.lobby import Lobby
 from batchkit._running.plan import Plan, Terms
 from batchkit._running.reading import Reading
-from batchkit._running.workers import Workers
+from batchkit._running.workers import Helper, Workers
 from batchkit._values import Outcome, RunReport
 
 T = TypeVar("T")
@@ -175,8 +175,8 @@ class Run(Generic[T, R]):
             if self._archiving is not None:
                 await self._archiving.close()
 
-    def _helpers(self) -> list[Callable[[], Awaitable[None]]]:
-        helpers: list[Callable[[], Awaitable[None]]] = []
+    def _helpers(self) -> list[Helper]:
+        helpers: list[Helper] = []
         if self._archiving is not None:
             helpers.append(self._archiving.tend)
         if self._reading is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from functools import partial
 from math import inf
 from typing import Any, Generic, TypeVar
@@ -25,6 +25,7 @@ from batchkit._running.reading import Reading
 T = TypeVar("T")
 R = TypeVar("R")
 Function = Callable[[Any], Awaitable[Any]]
+Helper = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Workers(Generic[T, R]):
@@ -66,7 +67,7 @@ class Workers(Generic[T, R]):
         self._left = plan.concurrency[1]
         self._over = False
 
-    async def work(self, helpers: Iterable[Callable[[], Awaitable[None]]]) -> None:
+    async def work(self, helpers: Iterable[Helper]) -> None:
         """Work until the run is over, with the help of those who feed the desk or keep its journal."""
         async with anyio.create_task_group() as self._group:
             for help_ in (*helpers, self._alarms.keep):
@@ -138,7 +139,8 @@ class Workers(Generic[T, R]):
         intake, ending, scheduler, outbox = desk.intake, desk.ending, desk.scheduler, desk.delivery.outbox
         attempt_at, waits = self._way(begin)
         caller.batch, caller.size, size = None, 1, 1
-        for argument in self._feed.batches(self._size) if whole_batches else self._feed.items():
+        at_hand: Iterator[Any] = self._feed.batches(self._size) if whole_batches else self._feed.items()
+        for argument in at_hand:
             caller.first = first = intake.taken
             if whole_batches:
                 caller.size = size = len(argument)
@@ -164,7 +166,8 @@ class Workers(Generic[T, R]):
         """How a call is made that goes straight, and whether it may have to wait for permits."""
         dispatch, plan = self._dispatch, self._plan
         if not dispatch.plain:
-            return partial(dispatch.attempt, priority=plan.priority, begin=begin), True
+            priority = None if callable(plan.priority) else plan.priority
+            return partial(dispatch.attempt, priority=priority, begin=begin), True
         if plan.timeout is not None:
             return partial(dispatch.bare, begin=begin), False
         return dispatch.bare, False
