@@ -106,6 +106,7 @@ class TTLCache(Generic[K, V]):
         self._asking = Asking(name, self._shelf, loading)
         self._store = self._shelf.store
         self._front = self._store.front.get
+        self._keep = self._store.set
         self._constant = terms.constant if tier is None else None
         self._now = clock.now
         self._hits = 0  # those that took no lock
@@ -129,7 +130,8 @@ class TTLCache(Generic[K, V]):
 
     def set(self, key: K, value: V, ttl: Ttl | None = None, *, tags: Tags = ()) -> None:
         """Keep a value, for `ttl` seconds instead of the cache's own if given, and with these tags, too."""
-        if ttl is not None or tags or self._constant is None:
+        constant = self._constant
+        if ttl is not None or tags or constant is None:
             self._put(key, value, None if ttl is None else checked_ttl(ttl), tags)
             return
         shelf = self._shelf
@@ -139,7 +141,7 @@ class TTLCache(Generic[K, V]):
             lock.acquire()
             if shelf.loads.by_key or shelf.loads.watches:
                 shelf.loads.outdate(key)
-            self._store.set(key, value, now + self._constant, now)
+            self._keep(key, value, now + constant, now)
         except BaseException:
             with suppress(RuntimeError):  # Ctrl-C, before it was acquired
                 lock.release()

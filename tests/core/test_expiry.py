@@ -11,7 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchkit._core.expiry import FullEntry, Store, prefixes
+from batchkit._core.entries import FullEntry
+from batchkit._core.eviction import Queue
+from batchkit._core.expiry import Store
+from batchkit._core.tags import prefixes
 
 
 def value(store: Store, key: object, now: float = 0.0) -> object:
@@ -23,9 +26,13 @@ def put(store: Store, key: object, held: object = None, expires: float = inf, no
     store.set(key, held, expires, now)
 
 
+def queues(store: Store) -> list[Queue]:
+    return [store._eviction.small, store._eviction.main]
+
+
 def shells(store: Store) -> int:
     """Entries in the queues, those that ended included."""
-    return len(store._small) + len(store._main)
+    return sum(map(len, queues(store)))
 
 
 def test_an_entry_holds_until_its_moment() -> None:
@@ -295,7 +302,7 @@ def test_tags_name_the_entries_that_are_there() -> None:
     assert store.tagged("x") == store.tagged("y") == []
     store.set("b", 1, inf, 0.0)
     assert store.tagged("z") == []
-    assert store._tagged == {}
+    assert store._tags._keys == {}
 
 
 def test_the_beginnings_of_a_key() -> None:
@@ -360,7 +367,10 @@ def test_never_a_wrong_value_never_too_much(
             each for each in kept_keys if model[each][3] is not None
         }
         assert shells(store) <= 2 * maxsize + 16
-        assert store._small.weight == sum(entry.weight for entry in store._small)
+        for queue in queues(store):
+            assert queue.weight == sum(entry.weight for entry in queue)
+            assert all(store._due <= queue.due <= entry.gone for entry in queue if entry.gone > -inf)
+        assert store._ended == sum(entry.gone == -inf for queue in queues(store) for entry in queue)
 
 
 MILLION = """
@@ -396,10 +406,10 @@ def test_one_leaves_in_time_though_all_were_asked_for_again_and_again() -> None:
     for _ in range(3):
         for key in range(size):
             store.find(key, 0.0)
-    moved = len(store._main)
+    moved = len(store._eviction.main)
     put(store, "new")
     assert size - 10 < len(store) <= size
-    assert len(store._main) - moved <= 100
+    assert len(store._eviction.main) - moved <= 100
 
 
 def test_no_dict_of_many_keys_is_rehashed_at_once() -> None:

@@ -17,8 +17,9 @@ from batchkit._caching.loads import Load
 from batchkit._caching.shelf import Shelf
 from batchkit._caching.tiered import Tiered
 from batchkit._core.batching import values_by_key
-from batchkit._core.expiry import Entry
-from batchkit._core.terms import Tags, Ttl, own_tags
+from batchkit._core.entries import Entry
+from batchkit._core.tags import own_tags
+from batchkit._core.terms import Tags, Ttl
 from batchkit.abc import Claim, TierValue
 from batchkit.exceptions import LoadFailed
 

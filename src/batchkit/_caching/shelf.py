@@ -8,8 +8,10 @@ from typing import Any, Final, Generic, TypeVar, cast
 
 from batchkit._caching.loads import Loads
 from batchkit._caching.snapshots import Kept
-from batchkit._core.expiry import Entry, Store
-from batchkit._core.terms import Prefix, Terms, own_tags, starts_with
+from batchkit._core.entries import Entry
+from batchkit._core.expiry import Store
+from batchkit._core.tags import Prefix, own_tags, starts_with
+from batchkit._core.terms import Terms
 from batchkit._forks import FORKS
 from batchkit._values import CacheStatistics
 from batchkit.abc import Clock, Invalidation

@@ -13,10 +13,9 @@ from typing import Final, Generic, TypeVar
 
 E = TypeVar("E")
 
-KEYS_A_DICT: Final = 2048
-_FRONT: Final = 4 * KEYS_A_DICT
-# Primes: what is left of a hash by such a number says nothing of its lowest bits, which a dict goes by.
-_NUMBERS_OF_DICTS: Final = (1, 31, 127, 251, 509, 1021, 2039, 4093)
+KEYS_A_DICT: Final = 1250  # few enough that a dict of so many is not made four times as large as it need be
+_MOST_DICTS: Final = 4093
+_FRONT: Final = 8192  # keys
 
 
 class Index(Generic[E]):
@@ -27,7 +26,8 @@ class Index(Generic[E]):
 
     Attributes:
         parts: the dicts; a key is in the one of number `hash(key) % number`.
-        number: how many dicts there are.
+        number: how many dicts there are: one, or an odd prime, since what is left of a hash by such a number
+            says nothing of its lowest bits, which a dict goes by.
         front: the entries found lately, by key; of a small index, all. It may also hold some that are not
             in the index any more: an entry has to say so itself. To look into it is one atomic step.
     """
@@ -35,8 +35,7 @@ class Index(Generic[E]):
     __slots__ = ("front", "number", "parts")
 
     def __init__(self, size: float) -> None:
-        wanted = size / KEYS_A_DICT
-        self.number = next((each for each in _NUMBERS_OF_DICTS if each >= wanted), _NUMBERS_OF_DICTS[-1])
+        self.number = _number_of_dicts(size)
         self.parts: list[dict[Hashable, E]] = [{} for _ in range(self.number)]
         self.front: dict[Hashable, E] = self.parts[0] if self.number == 1 else {}
 
@@ -60,3 +59,12 @@ class Index(Generic[E]):
         self.front.clear()
         for part in self.parts:
             part.clear()
+
+
+def _number_of_dicts(size: float) -> int:
+    if size <= KEYS_A_DICT:
+        return 1
+    number = int(min(size / KEYS_A_DICT, _MOST_DICTS - 1)) + 1 | 1
+    while any(number % each == 0 for each in range(3, int(number**0.5) + 1, 2)):
+        number += 2
+    return number

@@ -7,7 +7,8 @@ from typing import Any, TypeAlias
 
 from attrs import Factory, field, frozen
 
-from batchkit._core.expiry import Entry, FullEntry, plain_entry, prefixes
+from batchkit._core.entries import Entry, FullEntry, plain_entry
+from batchkit._core.tags import Prefix, prefixes
 
 Ttl: TypeAlias = float | Callable[[Any, Any], float]
 Tags: TypeAlias = Iterable[Hashable]
@@ -35,18 +36,6 @@ def checked_period(name: str, seconds: float) -> float:
     if isinstance(seconds, bool) or not seconds > 0:
         raise ValueError(f"{name} is a number of seconds above 0, not {seconds!r}")
     return float(seconds)
-
-
-class Prefix(str):
-    """The beginning of keys, as a tag: never equal to a tag of a user's."""
-
-    __slots__ = ()
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Prefix) and str.__eq__(self, other)
-
-    def __hash__(self) -> int:
-        return hash((Prefix, str(self)))
 
 
 @frozen
@@ -142,15 +131,3 @@ def _checked_weight(weight: int) -> int:
     if weight.__class__ is not int or weight < 1:
         raise ValueError(f"a weight is a whole number, 1 or more, not {weight!r}")
     return weight
-
-
-def starts_with(key: Hashable, prefix: str | tuple[Hashable, ...]) -> bool:
-    """Whether a text starts with a text, or a tuple with a tuple."""
-    if isinstance(key, str):
-        return isinstance(prefix, str) and key.startswith(prefix)
-    return isinstance(key, tuple) and isinstance(prefix, tuple) and key[: len(prefix)] == prefix
-
-
-def own_tags(entry: Entry) -> tuple[Hashable, ...]:
-    """The tags of an entry that were given to it."""
-    return tuple(tag for tag in entry.tags if not isinstance(tag, Prefix))
