@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.suites.redis import BIN, SATURATED_BURST, SATURATED_RATE
+from benchmarks.traces import TRACES
 
 COLOURS = {"floor": "#8c959f", "batchkit": "#0969da", "peer": "#d4a72c"}
 PAPER, INK, GRID = "#f6f8fa", "#24292f", "#d0d7de"
@@ -118,6 +119,20 @@ IMAGES: dict[str, Sequence[Panel]] = {
     "batcher-calls": [
         Panel("20 loads that come one after the other: calls", "batcher_calls", figure="calls"),
         Panel("Until all of them are answered", "batcher_calls"),
+    ],
+    "cache": [
+        Panel("Cache of 100,000 entries: a hit, any key", "cache_sync", "a hit, any key", per=1),
+        Panel("A new value, one leaves", "cache_sync", "a new value, one leaves", per=1),
+        Panel("A hit that is awaited", "cache_async", "a hit", per=1),
+        Panel(
+            "A million entries: each beside key and value",
+            "cache_memory",
+            "filled three times over",
+            figure="bytes an entry",
+        ),
+    ],
+    "cache-hit-ratio": [
+        Panel(f"Hits, trace {trace.name}", "cache_hit_ratio", trace.name, figure="hits %") for trace in TRACES
     ],
     "redis-lone": [
         Panel("Redis, a blocking caller: a call", "redis_lone", "sync", per=1),

@@ -611,16 +611,17 @@ class Source:
         return self([key])[key]
 
 
+@pytest.fixture
+def source(clock: ManualClock) -> Source:
+    return Source(clock)
+
+
 class TestStale:
     """The old value at once, and one load behind it."""
 
     @pytest.fixture
     def cache(self, clock: ManualClock) -> TTLCache[str, Any]:
         return TTLCache(100, ttl=5, stale=3, clock=clock)
-
-    @pytest.fixture
-    def source(self, clock: ManualClock) -> Source:
-        return Source(clock)
 
     async def test_the_old_value_is_given_at_once_and_loaded_again_behind(
         self, cache: TTLCache[str, Any], clock: ManualClock, source: Source
@@ -782,10 +783,6 @@ class TestRefreshAhead:
     def cache(self, clock: ManualClock) -> TTLCache[str, Any]:
         return TTLCache(100, ttl=10, refresh_ahead=2, clock=clock)
 
-    @pytest.fixture
-    def source(self, clock: ManualClock) -> Source:
-        return Source(clock)
-
     async def test_nobody_waits_for_what_is_hot(
         self, cache: TTLCache[str, Any], clock: ManualClock, source: Source
     ) -> None:
@@ -857,10 +854,6 @@ class TestKeysWithoutAValue:
     @pytest.fixture
     def cache(self, clock: ManualClock) -> TTLCache[str, Any]:
         return TTLCache(100, ttl=10, negative_ttl=2, clock=clock)
-
-    @pytest.fixture
-    def source(self, clock: ManualClock) -> Source:
-        return Source(clock)
 
     async def test_that_it_is_unknown_is_kept_for_a_time_of_its_own(
         self, cache: TTLCache[str, Any], clock: ManualClock, source: Source

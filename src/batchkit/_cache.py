@@ -118,14 +118,16 @@ class TTLCache(Generic[K, V]):
     def get(self, key: K, default: D) -> V | D: ...
 
     def get(self, key: K, default: object = None) -> object:
-        """The value of a key, or the default."""
+        """The value of a key, or the default. Never waits: a tier is not asked."""
         value = self.fresh(key)
         if value is not NOTHING:
             return value
         return self._shelf.present((key,)).get(key, default)
 
     def get_present(self, keys: Iterable[K]) -> dict[K, V]:
-        """Those of the keys that are there, with their values, in the order of the keys."""
+        """Those of the keys that are there, with their values, in the order of the keys. Never waits: a tier
+        is not asked.
+        """
         return self._shelf.present(keys)
 
     def set(self, key: K, value: V, ttl: Ttl | None = None, *, tags: Tags = ()) -> None:
@@ -139,8 +141,9 @@ class TTLCache(Generic[K, V]):
         now = self._now()
         try:  # as `with lock` does, in a third of its time
             lock.acquire()
-            if shelf.loads.by_key or shelf.loads.watches:
-                shelf.loads.outdate(key)
+            loads = shelf.loads
+            if loads.by_key or loads.watches:
+                loads.outdate(key)
             self._keep(key, value, now + constant, now)
         except BaseException:
             with suppress(RuntimeError):  # Ctrl-C, before it was acquired

@@ -88,6 +88,23 @@ async def test_so_it_is_in_tasks(redis_server: Server, stack: ExitStack) -> None
     assert await one.ask_async("b") == {"b": "b 1"}
 
 
+async def test_who_brings_no_loader_finds_what_this_process_has(
+    redis_server: Server, stack: ExitStack
+) -> None:
+    async def load_nothing(keys: list[Any]) -> dict[Any, Any]:
+        return {}
+
+    one, other = processes(stack, redis_server)
+    one.ask("a", "b")
+    assert other.cache.get("a") is None
+    assert other.cache.get_present("ab") == {}
+    assert "a" not in other.cache
+    # to look into the tier, too, bring one that knows nothing
+    assert other.cache.get_many_sync("ac", lambda missing: {}) == {"a": "a 1"}
+    assert await other.cache.get_many("bc", load_nothing) == {"b": "b 1"}
+    assert other.ask("c") == {"c": "c 1"}  # that was not kept as its answer
+
+
 def test_of_all_processes_one_loads(redis_server: Server, stack: ExitStack) -> None:
     gate = threading.Event()
     found = processes(stack, redis_server, 4)

@@ -1,7 +1,7 @@
 """What holds, is stale, or has expired, given `now`.
 
-Expiry is lazy and amortised: an expired entry is never found, and once there may be any, a few more entries of
-the queues are looked at with each change, round and round, and dropped if their time is over. So memory
+Expiry is lazy and amortised: an expired entry is never found, and once there may be any, a few more entries
+of the queues are looked at with each change, round and round, and dropped if their time is over. So memory
 follows what is kept, and a million entries that expire together stop nobody.
 
 No operation takes long, however many entries there are, but for those that say so.
