@@ -153,15 +153,15 @@ class Eviction:
         weight of those that left. Ends after one with which there is more to it.
         """
         source = self.small.in_front or self.small.behind
-        marks, span = self._ghosts.marks, self._ghosts.span
+        marks, size = self._ghosts.marks, self._ghosts.size
         before = len(plain)
         for _ in range(min(turns, len(source))):
             entry = source.popleft()
             if entry.hits or entry.fresh <= now or type(entry) is not Entry:
                 break
-            known = hash(entry.key) % span  # what `Ghosts.met` does, without a call
-            mark = known & 0xFF
-            place = known >> 8
+            known = hash(entry.key)  # what `Ghosts.met` does, without a call
+            mark = known & 0xFFFF
+            place = known % size
             if marks[place] == mark != 0:
                 break
             marks[place] = mark
