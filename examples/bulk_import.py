@@ -13,45 +13,17 @@ repeats at most the calls under way.
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 
-from attrs import define, field, frozen
-from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
-from sqlalchemy.exc import TimeoutError as NoConnectionFree
+from attrs import define, field
 
 from batchkit import BatchedExecutor, Batcher, Hook, Outcome, TTLCache
+from examples.claims import Claims
 from examples.database import Card, Database, chunks
 from examples.dictionary import Dictionary, Entry
 from examples.errors import NotAllowed, NotSaved, Unavailable
-from examples.prompt import Question, Text
+from examples.saving import Saves
 from examples.settings import Settings
 from examples.text import TextService
-
-# What is no word's fault: the database was waited for in vain, or is not what it should be.
-NOT_THERE = (OperationalError, InterfaceError, ProgrammingError, NoConnectionFree, TimeoutError)
-MOST_DEFINITIONS = 8  # that the model is told of a word: the usual meanings; more cost tokens and help little
-
-
-@frozen
-class Word:
-    """A word with all its readings."""
-
-    word: str
-    entries: tuple[Entry, ...]
-
-    @property
-    def pinyin(self) -> str:
-        """Its readings, each sound once, though a name is written with a capital."""
-        sounds: dict[str, str] = {}
-        for entry in self.entries:
-            sounds.setdefault(entry.pinyin.lower(), entry.pinyin)
-        return ", ".join(sounds.values())
-
-    @property
-    def definitions(self) -> dict[str, list[str]]:
-        """What it means, by reading."""
-        by_reading: dict[str, list[str]] = {}
-        for entry in self.entries:
-            by_reading.setdefault(entry.pinyin, []).extend(entry.definitions)
-        return by_reading
+from examples.words import Word, card, question
 
 
 @define(eq=False)
@@ -59,11 +31,13 @@ class BulkImport:
     """One import.
 
     Attributes:
+        claims: so that no other worker writes about the same words at once; not needed by one alone.
+        priority: of its calls; higher goes first.
         unknown: words that are not in the dictionary, in the order in which they were looked up.
         failures: words that got no card, with the cause.
         cache: what the dictionary answered.
+        blamed: whether a word failed for its own sake, and not since the service was away.
         seconds: how long it ran, on the wall: from the first word taken to the last card saved.
-        saving: seconds that calls spent on saving, all together.
         starved: whether calls waited for words, says the executor.
     """
 
@@ -72,17 +46,26 @@ class BulkImport:
     text: TextService
     settings: Settings
     hooks: Sequence[Hook] = ()
+    claims: Claims | None = None
+    priority: int = 0
     unknown: list[str] = field(factory=list[str])
     failures: dict[str, str] = field(factory=dict[str, str])
     cache: TTLCache[str, tuple[Entry, ...]] = field(init=False)
+    blamed: bool = False
     seconds: float = 0.0
-    saving: float = 0.0
     starved: bool = False
+    _saves: Saves = field(init=False)
     _stopping: bool = False
 
     def __attrs_post_init__(self) -> None:
         options = self.settings.dictionary
         self.cache = TTLCache(maxsize=options.cache_size, ttl=options.cache_ttl, name="dictionary")
+        self._saves = Saves(self.database, self.settings.database)
+
+    @property
+    def saving(self) -> float:
+        """Seconds that calls spent on saving, all together."""
+        return self._saves.seconds
 
     async def new(self, words: Sequence[str]) -> list[str]:
         """The words that have no card yet, in their order."""
@@ -138,21 +121,31 @@ class BulkImport:
     async def write_and_save(self, words: list[Word]) -> list[Card | Exception]:
         """One call of the text service, one transaction. If it raises, the executor splits the batch."""
         try:
-            texts = await self.text.write([question(word) for word in words])
-            return [*await self.save([card(word, text) for word, text in zip(words, texts, strict=True)])]
+            return [*await self.cards(words)]
         except (Unavailable, NotAllowed, NotSaved) as error:
             return [error] * len(words)  # no word is to blame: fewer at once would fare no better
 
-    async def save(self, batch: list[Card]) -> list[Card]:
-        """Save a batch. A database that is not there is no word's fault."""
-        started = time.monotonic()
-        try:
-            return await self.database.save(batch)
-        except NOT_THERE as error:
-            cause = getattr(error, "orig", None) or error
-            raise NotSaved(f"the database does not take the cards: {cause}") from error
-        finally:
-            self.saving += time.monotonic() - started
+    async def cards(self, words: list[Word]) -> list[Card]:
+        """The cards of the words; those that another worker works on, when it has done so."""
+        if self.claims is None:
+            return await self.write(words)
+        rest, done = {word.word: word for word in words}, dict[str, Card]()
+        while rest:
+            async with self.claims.some([*rest]) as ours:
+                there = {card.word: card for card in await self.database.cards(ours)}
+                new = await self.write([rest[word] for word in ours if word not in there])
+                done |= there | {card.word: card for card in new}
+            rest = {word: rest[word] for word in rest if word not in done}
+        return [done[word.word] for word in words]
+
+    async def write(self, words: list[Word]) -> list[Card]:
+        """New cards."""
+        if not words:
+            return []
+        texts = await self.text.write([question(word) for word in words], self.priority)
+        return await self._saves.save_many(
+            [card(word, text) for word, text in zip(words, texts, strict=True)]
+        )
 
     def note(self, outcome: Outcome[Word, Card]) -> None:
         """Remember a failure, or give up."""
@@ -160,22 +153,4 @@ class BulkImport:
             raise outcome.error
         if outcome.error:
             self.failures[outcome.item.word] = str(outcome.error)
-
-
-def question(word: Word) -> Question:
-    """What the model is told about a word."""
-    definitions = [definition for entry in word.entries for definition in entry.definitions]
-    return Question(word=word.word, pinyin=word.pinyin, definitions=definitions[:MOST_DEFINITIONS])
-
-
-def card(word: Word, text: Text) -> Card:
-    """The card of a word."""
-    return Card(
-        word=word.word,
-        pinyin=word.pinyin,
-        definitions=word.definitions,
-        mnemonic=text.mnemonic,
-        example=text.example,
-        example_pinyin=text.example_pinyin,
-        example_translation=text.example_translation,
-    )
+            self.blamed |= not isinstance(outcome.error, Unavailable)

@@ -26,7 +26,35 @@ class NotAllowed(ServiceError):
 
 
 class NotSaved(Exception):
-    """The database does not take the cards: every further text would be paid for in vain."""
+    """The database does not take the cards: every further text would be paid for in vain.
+
+    Args:
+        why: a sentence.
+        passing: whether the database may do so later.
+    """
+
+    def __init__(self, why: str, passing: bool) -> None:
+        super().__init__(why)
+        self.passing = passing
+
+
+class UnknownWord(Exception):
+    """The dictionary does not have the word, so there is no card of it; the message says so."""
+
+
+class Unfinished(Exception):
+    """A job could not do all that it was asked; the message says what is missing.
+
+    Args:
+        why: a sentence.
+        passing: whether that is no fault of the job, and over after a while: it may be sent again as it is.
+        result: what it did.
+    """
+
+    def __init__(self, why: str, passing: bool, result: object = None) -> None:
+        super().__init__(why)
+        self.passing = passing
+        self.result = result
 
 
 class MediaError(Exception):

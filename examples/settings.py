@@ -27,6 +27,7 @@ PREFIX = "FLASHCARDS_"
 # Variables that go by their usual name.
 USUAL = {
     "ENVIRONMENT": "environment",
+    "REDIS_URL": "queue.redis_url",
     "WORKER_SCALE_FACTOR": "worker_scale_factor",
     "AWS_ACCESS_KEY_ID": "media.access_key_id",
     "AWS_ENDPOINT_URL": "media.endpoint",
@@ -39,7 +40,7 @@ USUAL = {
     "AZURE_SPEECH_KEY": "sound.api_key",
     "AZURE_SPEECH_REGION": "sound.region",
 }
-PROFILES = ("development", "production")
+PROFILES = ("development", "production", "original")
 
 
 class OutOfRange(ValueError):
@@ -88,6 +89,23 @@ def real(least: float, most: float, unit: str) -> Any:
 
 
 @frozen
+class Switch:
+    """True or false, out of TOML or out of the text of an environment variable."""
+
+    def __call__(self, value: object) -> bool:
+        """Which of them. Raises OutOfRange."""
+        known = {"true": True, "false": False}
+        if (said := str(value).lower()) not in known:
+            raise OutOfRange("must be true or false")
+        return known[said]
+
+
+def switch() -> Any:
+    """A setting that is true or false."""
+    return field(converter=Switch())
+
+
+@frozen
 class Pattern:
     """A text of a certain form, which `like` shows."""
 
@@ -106,6 +124,7 @@ def text(form: str, like: str, *, repr: bool = True) -> Any:
     return field(converter=Pattern(form, like), repr=repr)
 
 
+A_REDIS_URL_OR_NONE = (r"|(redis|rediss|unix)://\S+", "redis://localhost:6379/0")
 A_URL_OR_NONE = (r"|https?://[^\s/]+\S*", "https://cdn.example")
 
 
@@ -116,6 +135,8 @@ class Database:
     url: str = text(r".+", "flashcards.db or postgresql://user@host/name", repr=False)
     patience: float = real(0.001, 3600, "seconds")
     connections: int = whole(1, 100, "connections of a process")
+    batch_size: int = whole(1, 1000, "cards in a transaction")
+    max_wait: float = real(0, 1, "seconds")
 
 
 @frozen
@@ -191,26 +212,76 @@ class Sound(Called):
 
 
 @frozen
-class BulkImport:
+class Services:
+    """Which services are asked, and where the stand-in is."""
+
+    kind: Literal["stand-in", "real"]
+    standin: str = text(*A_URL_OR_NONE)
+    speed: float = real(0.1, 1000, "service seconds in a second")
+
+
+@frozen
+class Queue:
+    """How jobs come to workers, and what happens to those that fail."""
+
+    redis_url: str = text(*A_REDIS_URL_OR_NONE, repr=False)
+    prefix: str = text(r"[A-Za-z0-9_.-]+", "flashcards")
+    idle_timeout: float = real(0.5, 3600, "seconds")
+    patience: float = real(0.001, 86_400, "seconds")
+    tries: int = whole(1, 100, "times that a job fails")
+    deaths: int = whole(1, 10_000, "workers that die of a job")
+    pause: float = real(0, 3600, "seconds")
+    longest_pause: float = real(0, 86_400, "seconds")
+    grace: int = whole(0, 600, "seconds")
+    keep_results: int = whole(1, 604_800, "seconds")
+    look: float = real(0.01, 3600, "seconds")
+
+
+@frozen(kw_only=True)
+class Worker:
+    """What is told of every kind of worker."""
+
+    jobs: int = whole(1, 1000, "jobs at once in a worker")
+    most_jobs: int = whole(1, 1000, "jobs at once in a worker")
+
+
+@frozen(kw_only=True)
+class DeckWorker(Worker):
+    """How decks are made."""
+
+    batch_size: int = whole(1, 1000, "cards in a group")
+    concurrency: int = whole(1, 1000, "cards at once in a deck")
+    barrier: bool = switch()
+    pause: float = real(0, 600, "seconds between two groups")
+
+
+@frozen(kw_only=True)
+class BulkImport(Worker):
     """How characters become cards."""
 
     batch_size: int = whole(1, 50, "characters")
     concurrency: int = whole(1, 1000, "calls at once")
     grace: float = real(0, 600, "seconds")
+    deck_size: int = whole(1, 10_000, "cards")
 
 
 @frozen
 class Settings:
     """All of it."""
 
-    environment: Literal["development", "production"]
+    environment: Literal["development", "production", "original"]
     database: Database
     media: Media
     dictionary: Dictionary
     text: Text
     picture: Picture
     sound: Sound
+    services: Services
+    queue: Queue
+    card: Worker
+    deck: DeckWorker
     bulk_import: BulkImport
+    sweep_every: float = real(0.01, 86_400, "seconds")
     worker_scale_factor: float = real(0.01, 100, "times every concurrency")
 
     def scaled(self, concurrency: int) -> int:
@@ -226,15 +297,31 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
     """
     profile = environment.get("ENVIRONMENT", PROFILES[0])
     if profile not in PROFILES:
-        raise UsageError(f"ENVIRONMENT is {profile!r}: it must be {' or '.join(PROFILES)}.")
+        raise UsageError(f"ENVIRONMENT is {profile!r}: it must be one of {', '.join(PROFILES)}.")
     variables = Environment({"ENVIRONMENT": profile, **environment})
     loaders: list[Loader] = [section("default"), section(profile), variables]
     try:
-        return ts.load_settings(Settings, loaders)
+        return checked(ts.load_settings(Settings, loaders))
     except InvalidSettingsError as group:
         raise UsageError(f"{group.exceptions[0]}.") from None  # the others may follow from the first
     except TsError as error:
         raise UsageError(f"{error}.") from None
+
+
+def checked(config: Settings) -> Settings:
+    """The settings, if those that belong together fit together. Raises UsageError."""
+    for kind in ("card", "deck", "bulk_import"):
+        least, most = getattr(config, kind).jobs, getattr(config, kind).most_jobs
+        if most < least:
+            raise UsageError(
+                f"{kind}.most_jobs is {most}: it must be at least {kind}.jobs, which is {least}."
+            )
+    if config.queue.longest_pause < config.queue.pause:
+        raise UsageError(
+            f"queue.longest_pause is {config.queue.longest_pause:g}: "
+            f"it must be at least queue.pause, which is {config.queue.pause:g}."
+        )
+    return config
 
 
 def section(name: str) -> ts.FileLoader:

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from sqlalchemy import JSON, Column, DateTime, ForeignKey, Integer, MetaData, String, Table, Text
 
 MEDIA = ("picture", "word_sound", "sentence_sound")  # the steps that are left when a card has its text
@@ -76,6 +77,11 @@ class Card:
     def media(self) -> dict[str, str]:
         """The keys of the media that are there, by step."""
         return {step: key for step in MEDIA if (key := getattr(self, step)) is not None}
+
+    def with_media(self, keys: Mapping[str, str | None]) -> "Card":
+        """The same card with other keys of media, by step."""
+        changes: Any = keys
+        return evolve(self, **changes)
 
     @property
     def missing(self) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from batchkit import CallStarted
 from batchkit.presets import Quota
 from batchkit.testing import RecordingHook
 from examples import settings
-from examples.bulk_import import BulkImport, Word, card, question
+from examples.bulk_import import BulkImport
 from examples.database import Database
 from examples.dictionary import Dictionary, Entry
 from examples.endpoint import Endpoint
@@ -22,6 +22,7 @@ from examples.errors import NotAllowed, NotSaved
 from examples.prompt import Text
 from examples.standin import Config, create_app
 from examples.text import TextService
+from examples.words import Word, card, question
 
 SPEED = 100.0
 CHARACTERS = "一二三四五六七八九十上下大小人口手山水火木日月"

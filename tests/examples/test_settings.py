@@ -117,7 +117,8 @@ def test_a_misspelt_name_is_refused_with_those_that_are_like_it() -> None:
 
 
 def test_a_profile_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(UsageError, match="ENVIRONMENT is 'staging': it must be development or production"):
+    allowed = "must be one of development, production, original"
+    with pytest.raises(UsageError, match=f"ENVIRONMENT is 'staging': it {allowed}"):
         load({"ENVIRONMENT": "staging"})
 
 

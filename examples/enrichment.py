@@ -1,0 +1,123 @@
+"""The steps of one card: text, then picture and both sounds side by side; each is saved as soon as made.
+
+    word -> claimed for us alone -> looked up -> text ---+-> saved
+                                                         +-> picture ------------> kept, saved
+                                                         +-> sound of the word --> kept, saved
+                                                         +-> sound of the example -> kept, saved
+
+So the critical path is text and picture. A card that has some of its steps gets only the others: whoever is
+killed repeats the calls that were under way, and no others.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+
+import anyio
+from attrs import define
+
+from examples import words
+from examples.database import Card
+from examples.errors import MalformedAnswer, MediaRefused, NotAllowed, NotSaved, UnknownWord
+from examples.media import Media
+from examples.media_store import suffix_for
+from examples.studio import Studio
+from examples.words import Word
+
+IN_VAIN = (NotAllowed, NotSaved, MediaRefused)  # after these, further calls would be
+
+
+@define(eq=False)
+class Enrichment:
+    """Makes cards whole."""
+
+    studio: Studio
+
+    async def enrich(self, word: str, priority: int) -> Card:
+        """The card of a word, with all its steps; higher priorities go first.
+
+        Raises:
+            UnknownWord: the dictionary does not have it.
+            ServiceError, MediaError, NotSaved: a step failed; the others were done all the same.
+        """
+        async with self.studio.claims.some([word]):
+            card = await self.studio.cards.load(word)
+            if card is None:
+                return await self._complete(await self._new(word, priority), priority, is_new=True)
+            return await self._complete(await self._as_kept(card), priority)
+
+    async def _as_kept(self, card: Card) -> Card:
+        """A card without those of its media that the store has lost: they are made again."""
+        there = await self.studio.media.existing(card.media.values())
+        return card.with_media({step: None for step, key in card.media.items() if key not in there})
+
+    async def _new(self, word: str, priority: int) -> Card:
+        """A card with its text, not yet saved."""
+        entries = await self.studio.words.load(word)
+        if not entries:
+            raise UnknownWord(f"the dictionary does not have {word}")
+        asked = Word(word, entries)
+        (text,) = await self.studio.text.write([words.question(asked)], priority)
+        return words.card(asked, text)
+
+    async def _complete(self, card: Card, priority: int, is_new: bool = False) -> Card:
+        """Do the steps that a card lacks, side by side and each to its end; returns it as it is then."""
+        steps = [partial(self._make, card, step, priority) for step in card.missing]
+        if is_new:
+            steps.append(partial(self._save, card))
+        for saved in await all_of_them(steps):
+            card = card.with_media(saved.media)
+        return card
+
+    async def _make(self, card: Card, step: str, priority: int) -> Card:
+        """Make one of the media, and save it. Shielded from there on, since it is paid for."""
+        media = await self._made(card, step, priority)
+        with anyio.CancelScope(shield=True):
+            key = await self.studio.media.put(media.content, suffix(media))
+            return await self._save(card.with_media({step: key}))
+        raise AssertionError("nobody cancels the scope")
+
+    async def _made(self, card: Card, step: str, priority: int) -> Media:
+        match step:
+            case "picture":
+                return await self.studio.picture.draw(words.picture(card), priority)
+            case "word_sound":
+                return await self.studio.sound.speak(card.word, priority)
+            case _:
+                return await self.studio.sound.speak(card.example, priority)
+
+    async def _save(self, card: Card) -> Card:
+        with anyio.CancelScope(shield=True):
+            return await self.studio.saves.save(card)
+        raise AssertionError("nobody cancels the scope")
+
+
+def suffix(media: Media) -> str:
+    """How the name of a file ends. Raises MalformedAnswer."""
+    try:
+        return suffix_for(media.content_type)
+    except ValueError as error:
+        raise MalformedAnswer(f"the file is of a kind that is not kept: {error}") from None
+
+
+async def all_of_them(steps: Sequence[Callable[[], Awaitable[Card]]]) -> list[Card]:
+    """What the steps return, done side by side.
+
+    Raises:
+        Exception: the error of one that failed, when all have ended; one after which nothing will go well
+            before others.
+    """
+    done: list[Card] = []
+    failures: list[Exception] = []
+
+    async def do(step: Callable[[], Awaitable[Card]]) -> None:
+        try:
+            done.append(await step())
+        except Exception as error:
+            failures.append(error)
+
+    async with anyio.create_task_group() as group:
+        for step in steps:
+            group.start_soon(do, step)
+    if failures:
+        raise next((error for error in failures if isinstance(error, IN_VAIN)), failures[0])
+    return done

@@ -1,0 +1,173 @@
+"""All that a worker process has open: database, dictionary, media store, services and their limiters."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from attrs import define, frozen
+
+from batchkit import Batcher, RedisTier, TTLCache
+from batchkit.presets import Quota
+from examples import services, settings
+from examples.claims import Claims
+from examples.database import Card, Database
+from examples.dictionary import Dictionary, Entry
+from examples.endpoint import Endpoint
+from examples.errors import UsageError
+from examples.limits import FleetLimits, Limit, Limits
+from examples.media_store import MediaStore
+from examples.picture import PictureService
+from examples.saving import Saves
+from examples.services import Services
+from examples.settings import Settings
+from examples.sound import SoundService
+from examples.text import TextService
+
+CONNECTIONS = 200  # to a service, at most: more calls than a worker has under way at once
+
+
+@define(eq=False)
+class Studio:
+    """What workers work with.
+
+    Attributes:
+        words: what the dictionary knows of a word, 50 in a query.
+        entries: what it said lately.
+        cards: what the database has of a word, None if nothing; many in a query.
+        claims: so that nobody else makes the same card at once.
+        saves: of cards, several in a transaction.
+        speed: service seconds in a second.
+    """
+
+    config: Settings
+    database: Database
+    dictionary: Dictionary
+    words: Batcher[str, tuple[Entry, ...]]
+    entries: TTLCache[str, tuple[Entry, ...]]
+    cards: Batcher[str, Card | None]
+    claims: Claims
+    saves: Saves
+    media: MediaStore
+    text: TextService
+    picture: PictureService
+    sound: SoundService
+    speed: float
+
+
+@asynccontextmanager
+async def opened(config: Settings, limits: Limits | None = None) -> AsyncIterator[Studio]:
+    """A studio; the dictionary is loaded into the database if it is not there.
+
+    Args:
+        config: the settings.
+        limits: makes the limiters; by default those of the fleet.
+
+    Raises:
+        UsageError: something is missing.
+    """
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(opened_database(config))
+        dictionary = Dictionary(database)
+        await dictionary.load()
+        options = config.dictionary
+        entries = TTLCache[str, tuple[Entry, ...]](
+            maxsize=options.cache_size, ttl=options.cache_ttl, name="dictionary"
+        )
+        media = await MediaStore.open(config.media)
+        for cache in (entries, media.cache):
+            await stack.enter_async_context(cache.sweeping(config.sweep_every))
+        tier = RedisTier[str](config.queue.redis_url, f"{config.queue.prefix}:claims")
+        stack.push_async_callback(tier.aclose)
+        makers = limits or FleetLimits(config.queue.redis_url, config.queue.prefix)
+        desk = Desk(await asked(config), config, await stack.enter_async_context(makers))
+        yield Studio(
+            config=config,
+            database=database,
+            dictionary=dictionary,
+            words=Batcher(
+                dictionary.look_up,
+                max_batch_size=options.batch_size,
+                max_wait=options.max_wait,
+                cache=entries,
+                name="dictionary",
+            ),
+            entries=entries,
+            cards=Batcher(Cards(database), max_batch_size=options.batch_size, name="cards"),
+            claims=Claims(tier),
+            saves=Saves(database, config.database),
+            media=media,
+            text=await stack.enter_async_context(desk.text()),
+            picture=await stack.enter_async_context(desk.picture()),
+            sound=await stack.enter_async_context(desk.sound()),
+            speed=desk.services.text.speed,
+        )
+
+
+@asynccontextmanager
+async def opened_database(config: Settings) -> AsyncIterator[Database]:
+    """The database that the settings name."""
+    options = config.database
+    database = await Database.open(options.url, patience=options.patience, connections=options.connections)
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+async def asked(config: Settings) -> Services:
+    """The services that the settings name. Raises UsageError."""
+    options = config.services
+    if options.kind == "real":
+        return services.real(config, options.speed)
+    if not options.standin:
+        raise UsageError(
+            "services.standin names no stand-in: set FLASHCARDS_SERVICES_STANDIN to the URL of one that runs "
+            "(python -m examples.standin), or services.kind to real."
+        )
+    return await services.running(options.standin, options.speed)
+
+
+@frozen
+class Cards:
+    """Looks cards up; what a Batcher calls."""
+
+    database: Database
+
+    async def __call__(self, words: Sequence[str]) -> dict[str, Card | None]:
+        """The card of each word, None if it has none; one query."""
+        found = {card.word: card for card in await self.database.cards(words)}
+        return {word: found.get(word) for word in words}
+
+
+@frozen
+class Desk:
+    """Makes the clients of the services, each behind its limiter."""
+
+    services: Services
+    config: Settings
+    limits: Limits
+
+    def text(self) -> TextService:
+        """Who writes."""
+        options, endpoint = self.config.text, self.services.text
+        return TextService(
+            endpoint, options, self.limits.limiter(limit("text", options, endpoint)), CONNECTIONS
+        )
+
+    def picture(self) -> PictureService:
+        """Who draws; fal limits how many pictures are in progress, too."""
+        options, endpoint = self.config.picture, self.services.picture
+        limiter = self.limits.limiter(limit("picture", options, endpoint, options.concurrency))
+        return PictureService(endpoint, options, limiter, CONNECTIONS)
+
+    def sound(self) -> SoundService:
+        """Who speaks."""
+        options, endpoint = self.config.sound, self.services.sound
+        return SoundService(
+            endpoint, options, self.limits.limiter(limit("sound", options, endpoint)), CONNECTIONS
+        )
+
+
+def limit(service: str, options: settings.Called, endpoint: Endpoint, at_once: int | None = None) -> Limit:
+    """What a service allows, at the speed at which it runs."""
+    quota = Quota(rate=options.rate, burst=options.burst).scaled(endpoint.speed)
+    return Limit(service, quota, options.jitter, at_once)
