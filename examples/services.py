@@ -4,30 +4,21 @@ Each is an `Endpoint` to the workers. They differ in who counts the calls: the s
 that reaches it.
 """
 
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, Protocol
 
-import anyio
-import anyio.abc
 import httpx2
-from anyio.streams.buffered import BufferedByteReceiveStream
 from attrs import frozen
 
+from examples.children import child
 from examples.endpoint import Endpoint
 from examples.errors import UsageError
 from examples.report import Ledger, quota_bound
 from examples.settings import Settings
 from examples.text import TextService
 
-ROOT = Path(__file__).resolve().parents[1]  # where `examples` is found
 KEY = "stand-in"  # it takes any key, and must never see a real one
-STARTUP = 30  # seconds
-LONGEST_LINE = 1000  # bytes
 NOT_ASKED = {"calls": 0, "refused": 0, "repeated": 0, "bound_seconds": None}
 
 
@@ -157,30 +148,16 @@ async def running(url: str, speed: float) -> StandIn:
 
 
 @asynccontextmanager
-async def started(speed: float) -> AsyncIterator[StandIn]:
-    """A stand-in of our own, in its own process on a free port; it ends with us, even if we are killed."""
-    command = [sys.executable, "-P", "-m", "examples.standin", "--speed", str(speed), "--until-stdin-closes"]
-    path = [str(ROOT), os.environ.get("PYTHONPATH")]
-    process = await anyio.open_process(
-        command,
-        stdin=subprocess.PIPE,
-        stderr=None,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
-        start_new_session=True,  # Ctrl-C in the terminal is for us: calls under way may end
-    )
-    async with process:  # at the end of which its standard input closes, and it ends
-        yield StandIn(await announced(process), speed, since=0)
+async def started(speed: float, switches: Sequence[str] = ()) -> AsyncIterator[StandIn]:
+    """A stand-in of our own, in its own process on a free port; it ends with us, even if we are killed.
 
-
-async def announced(process: anyio.abc.Process) -> str:
-    """The URL in the first line that it prints: it answers from then on."""
-    assert process.stdout is not None
-    try:
-        with anyio.fail_after(STARTUP):
-            line = await BufferedByteReceiveStream(process.stdout).receive_until(b"\n", LONGEST_LINE)
-    except (anyio.IncompleteRead, TimeoutError):
-        raise UsageError("The stand-in services did not start; what they said stands above.") from None
-    return line.decode().split()[-1]
+    Args:
+        speed: service seconds in a second.
+        switches: that are turned before the first call, such as "text.rate=4".
+    """
+    turned = [word for switch in switches for word in ("--set", switch)]
+    async with child("examples.standin", "--speed", str(speed), *turned) as said:
+        yield StandIn(said.split()[-1], speed, since=0)
 
 
 async def summary(url: str, since: int) -> dict[str, Any]:

@@ -6,17 +6,16 @@ order.
 
 import argparse
 import json
-import os
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Sequence
 from types import FrameType
 
 import anyio.lowlevel
 import uvicorn
 
+from examples.children import when_parent_ends
 from examples.standin.app import SWITCHES, Config, create_app
 
 HOST = "127.0.0.1"
@@ -46,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     )
     if options.until_stdin_closes:
-        threading.Thread(target=end_with_stdin, args=(server,), daemon=True).start()
+        when_parent_ends(server.leave)
     end_in_order()
     server.run(sockets=[listener])
 
@@ -118,6 +117,10 @@ class Server(uvicorn.Server):
             host, port = listener.getsockname()
             print(f"stand-in services at http://{host}:{port}", flush=True)
 
+    def leave(self) -> None:
+        """End in order; from any thread."""
+        self.should_exit = True
+
 
 def end_in_order() -> None:
     """End well on these signals: uvicorn stops, and then raises them again as if it had not."""
@@ -127,14 +130,6 @@ def end_in_order() -> None:
 
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, leave)
-
-
-def end_with_stdin(server: uvicorn.Server) -> None:
-    """End when the pipe from the parent closes, which it does however the parent dies."""
-    # Without Python's buffer, whose lock this thread would still hold when the interpreter ends.
-    while os.read(sys.stdin.fileno(), 4096):
-        pass
-    server.should_exit = True
 
 
 if __name__ == "__main__":
