@@ -7,19 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
+from attrs import evolve
 from streaq.task import TaskResult
 
-from examples import settings
+from examples import address, settings
 from examples.characters import Selection, select
-from examples.database import Deck
+from examples.database import Deck, opened
 from examples.errors import UsageError
 from examples.priorities import NAMES, Priority
-from examples.queueing import KINDS, JobQueue
+from examples.queueing import KINDS, JobQueue, redis_error
 from examples.settings import Settings
 from examples.sources import from_file, from_hsk
-from examples.studio import opened_database
 
 DONE, FAILED, USAGE = 0, 1, 2  # exit codes
+PATIENCE = 5.0  # seconds
 MOST_LETTERS = 10_000  # dead letters that are looked at
 
 
@@ -27,10 +28,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do what is asked; returns the exit code."""
     options = parser().parse_args(arguments)
     try:
-        return anyio.run(COMMANDS[options.command], options, settings.load())
+        return anyio.run(COMMANDS[options.command], options, impatient(address.found(settings.load())))
     except UsageError as error:
         print(f"enqueue: {error}", file=sys.stderr)
-        return USAGE
+    except BaseExceptionGroup as group:
+        if (lost := redis_error(group)) is None:
+            raise
+        print(f"enqueue: Redis does not answer: {lost}", file=sys.stderr)
+    return USAGE
+
+
+def impatient(config: Settings) -> Settings:
+    """Somebody sits before the screen: a Redis that is away is soon told."""
+    return evolve(config, queue=evolve(config.queue, patience=PATIENCE))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -75,7 +85,7 @@ async def card(options: argparse.Namespace, config: Settings) -> int:
 
 async def deck(options: argparse.Namespace, config: Settings) -> int:
     """Save a deck, and ask for its cards."""
-    async with opened_database(config) as database:
+    async with opened(config.database) as database:
         if words := chosen(options):
             await database.save_deck(Deck(options.name, words))
         elif await database.deck(options.name) is None:
@@ -131,7 +141,7 @@ async def status(options: argparse.Namespace, config: Settings) -> int:
 
 async def dead_letters(options: argparse.Namespace, config: Settings) -> int:
     """Print the jobs that failed for good."""
-    async with opened_database(config) as database:
+    async with opened(config.database) as database:
         for letter in await database.dead_letters():
             tried = f"tried {letter.attempts} times, last {letter.failed:%Y-%m-%d %H:%M:%S}"
             print(
@@ -143,7 +153,7 @@ async def dead_letters(options: argparse.Namespace, config: Settings) -> int:
 
 async def again(options: argparse.Namespace, config: Settings) -> int:
     """Send jobs again that failed for good."""
-    async with opened_database(config) as database:
+    async with opened(config.database) as database:
         buried = await database.dead_letters(limit=MOST_LETTERS)
         letters = [letter for letter in buried if options.all or letter.id in options.ids]
         if missing := {*options.ids} - {letter.id for letter in letters}:

@@ -22,7 +22,7 @@ from anyio.abc import TaskStatus
 from anyio.streams.memory import MemoryObjectReceiveStream
 from attrs import frozen
 from coredis.exceptions import ConnectionError as RedisAway
-from coredis.exceptions import StreamConsumerGroupError
+from coredis.exceptions import RedisError, StreamConsumerGroupError
 from coredis.retry import ExponentialBackoffRetryPolicy
 from streaq import Worker
 from streaq.constants import REDIS_GROUP
@@ -47,6 +47,13 @@ def is_away(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return all(is_away(each) for each in error.exceptions)
     return isinstance(error, AWAY)
+
+
+def redis_error(error: BaseException) -> Exception | None:
+    """What Redis, or the way to it, is at fault for, if that is what an error or a group says."""
+    if isinstance(error, BaseExceptionGroup):
+        return next(filter(None, map(redis_error, error.exceptions)), None)
+    return error if isinstance(error, RedisError) else None
 
 
 def as_json(value: object) -> str:

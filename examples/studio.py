@@ -7,6 +7,7 @@ from attrs import define, frozen
 
 from batchkit import Batcher, RedisTier, TTLCache
 from batchkit.presets import Quota
+from examples import database as databases
 from examples import services, settings
 from examples.claims import Claims
 from examples.database import Card, Database
@@ -65,7 +66,7 @@ async def opened(config: Settings, limits: Limits | None = None) -> AsyncIterato
         UsageError: something is missing.
     """
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(opened_database(config))
+        database = await stack.enter_async_context(databases.opened(config.database))
         dictionary = Dictionary(database)
         await dictionary.load()
         options = config.dictionary
@@ -100,17 +101,6 @@ async def opened(config: Settings, limits: Limits | None = None) -> AsyncIterato
             sound=await stack.enter_async_context(desk.sound()),
             speed=desk.services.text.speed,
         )
-
-
-@asynccontextmanager
-async def opened_database(config: Settings) -> AsyncIterator[Database]:
-    """The database that the settings name."""
-    options = config.database
-    database = await Database.open(options.url, patience=options.patience, connections=options.connections)
-    try:
-        yield database
-    finally:
-        await database.close()
 
 
 async def asked(config: Settings) -> Services:

@@ -4,7 +4,7 @@ What costs time with a database is the number of round trips and of commits, not
 batch of cards is one statement, which is a transaction of its own, and all of them are counted.
 """
 
-from examples.database.database import Database, Traffic, chunks
+from examples.database.database import Database, Traffic, chunks, opened
 from examples.database.model import Card, DeadLetter, Deck, Progress, cards, metadata
 from examples.database.waiting import worth_waiting_for
 
@@ -18,5 +18,6 @@ __all__ = [
     "cards",
     "chunks",
     "metadata",
+    "opened",
     "worth_waiting_for",
 ]

@@ -11,6 +11,7 @@ from attrs import asdict, define, field
 from sqlalchemy import Executable, Row, delete, event, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from examples import settings
 from examples.database import schema, statements
 from examples.database.connecting import (
     CONNECTIONS,
@@ -247,6 +248,16 @@ class Database:
 
     def _count(self, *_: object) -> None:
         self.traffic.round_trips += 1
+
+
+@asynccontextmanager
+async def opened(options: settings.Database) -> AsyncIterator[Database]:
+    """The database of the settings; it is closed at the end of the block. Raises UsageError."""
+    database = await Database.open(options.url, patience=options.patience, connections=options.connections)
+    try:
+        yield database
+    finally:
+        await database.close()
 
 
 def by_word(rows: Iterable[Row[Any]]) -> dict[str, Card]:

@@ -26,7 +26,9 @@ def test_it_stays_while_a_few_wait() -> None:
     assert [next_limit(6, waiting, BOUNDS) for waiting in range(1, 7)] == [6] * 6
 
 
-@given(limit=st.integers(1, 100), waiting=st.integers(0, 1000), least=st.integers(1, 50), more=st.integers(0, 50))
+@given(
+    limit=st.integers(1, 100), waiting=st.integers(0, 1000), least=st.integers(1, 50), more=st.integers(0, 50)
+)
 def test_it_is_always_within_its_bounds(limit: int, waiting: int, least: int, more: int) -> None:
     bounds = Bounds(least, least + more)
     assert bounds.least <= next_limit(limit, waiting, bounds) <= bounds.most
