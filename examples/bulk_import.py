@@ -13,7 +13,7 @@ repeats at most the calls under way.
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 
-from attrs import define, field
+from attrs import Factory, define, field
 
 from batchkit import BatchedExecutor, Batcher, Hook, Outcome, TTLCache
 from examples.claims import Claims
@@ -24,6 +24,12 @@ from examples.saving import Saves
 from examples.settings import Settings
 from examples.text import TextService
 from examples.words import Word, card, question
+
+
+def new_cache(importer: "BulkImport") -> TTLCache[str, tuple[Entry, ...]]:
+    """A cache of the dictionary's answers."""
+    options = importer.settings.dictionary
+    return TTLCache(maxsize=options.cache_size, ttl=options.cache_ttl, name="dictionary")
 
 
 @define(eq=False)
@@ -50,7 +56,7 @@ class BulkImport:
     priority: int = 0
     unknown: list[str] = field(factory=list[str])
     failures: dict[str, str] = field(factory=dict[str, str])
-    cache: TTLCache[str, tuple[Entry, ...]] = field(init=False)
+    cache: TTLCache[str, tuple[Entry, ...]] = field(default=Factory(new_cache, takes_self=True), kw_only=True)
     blamed: bool = False
     seconds: float = 0.0
     starved: bool = False
@@ -58,8 +64,6 @@ class BulkImport:
     _stopping: bool = False
 
     def __attrs_post_init__(self) -> None:
-        options = self.settings.dictionary
-        self.cache = TTLCache(maxsize=options.cache_size, ttl=options.cache_ttl, name="dictionary")
         self._saves = Saves(self.database, self.settings.database)
 
     @property

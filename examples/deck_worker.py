@@ -31,7 +31,6 @@ class DeckJob:
     Attributes:
         hooks: called with each event of the executor.
         failures: words whose card is not whole, with the error.
-        limited_by, advice: what held it back, says the executor.
     """
 
     studio: Studio
@@ -39,8 +38,6 @@ class DeckJob:
     priority: int
     hooks: Sequence[Hook] = ()
     failures: dict[str, Exception] = field(factory=dict[str, Exception], init=False)
-    limited_by: str = field(default="nothing", init=False)
-    advice: str = field(default="", init=False)
     _stream: OutcomeStream[str, Card] | None = field(default=None, init=False)
     _stopping: bool = field(default=False, init=False)
 
@@ -65,8 +62,6 @@ class DeckJob:
             "unknown": list(known.unknown),
             "failed": {word: str(error) for word, error in self.failures.items()},
             "slots": self.studio.config.scaled(self.studio.config.deck.concurrency),
-            "limited_by": self.limited_by,
-            "advice": self.advice,
             **meter.read(),
         }
         self.judge(len(words) - len(known.unknown) - progress.complete, result)
@@ -114,8 +109,6 @@ class DeckJob:
                 self.stop()
             async for outcome in self._stream:
                 self.note(outcome)
-            report = self._stream.report()
-        self.limited_by, self.advice = report.limited_by, report.advice
 
     def note(self, outcome: Outcome[str, Card]) -> None:
         """Remember a failure, or give up."""

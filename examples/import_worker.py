@@ -40,6 +40,7 @@ class ImportJob:
             studio.config,
             self.hooks,
             claims=studio.claims,
+            cache=studio.entries,
             priority=self.priority,
         )
 

@@ -138,6 +138,7 @@ class JobQueue(Worker[None]):
         )
         self.kind, self.options, self.bounds = kind, options, bounds
         self._leave: Callable[[], None] | None = None
+        self._intake: CancelScope | None = None
         self.prefetch = bounds.least  # none beyond those that run
 
     def handle(self, handler: Handler) -> None:
@@ -159,6 +160,13 @@ class JobQueue(Worker[None]):
         job.id = job_id or uuid4().hex
         await job.start(priority=priority.queue)
         return job.id
+
+    def stop(self) -> None:
+        """Fetch no more jobs, and have those under way come to an end; then `run_async` returns."""
+        if self._intake is not None:
+            self._intake.cancel()
+        if self._leave is not None:
+            self._leave()
 
     async def depth(self) -> Depth:
         """How many jobs there are."""
@@ -217,7 +225,7 @@ class JobQueue(Worker[None]):
         """As streaq has it, but how many jobs run at once may change."""
         limiter = CapacityLimiter(self.concurrency)
         try:
-            async with anyio.create_task_group() as group:
+            async with receive, anyio.create_task_group() as group:
                 for _ in range(self.bounds.most + len(NAMES)):  # each priority may bring one too many
                     group.start_soon(self.consumer, receive.clone(), limiter, produce_scope)
                 if self.bounds.most > self.bounds.least:
@@ -262,6 +270,6 @@ class JobQueue(Worker[None]):
 
     async def signal_handler(self, scope: CancelScope) -> None:
         """As streaq has it; the jobs under way are asked to come to an end, too."""
+        self._intake = scope
         await super().signal_handler(scope)
-        if self._leave is not None:
-            self._leave()
+        self.stop()

@@ -1,6 +1,6 @@
 """All that a worker process has open: database, dictionary, media store, services and their limiters."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from attrs import define, frozen
@@ -54,13 +54,21 @@ class Studio:
     speed: float
 
 
+MakeLimits = Callable[[Settings], Limits]
+
+
+def fleet_limits(config: Settings) -> Limits:
+    """Quotas that the whole fleet shares."""
+    return FleetLimits(config.queue.redis_url, config.queue.prefix)
+
+
 @asynccontextmanager
-async def opened(config: Settings, limits: Limits | None = None) -> AsyncIterator[Studio]:
+async def opened(config: Settings, limits: MakeLimits = fleet_limits) -> AsyncIterator[Studio]:
     """A studio; the dictionary is loaded into the database if it is not there.
 
     Args:
         config: the settings.
-        limits: makes the limiters; by default those of the fleet.
+        limits: who makes the limiters; by default, they are those of the fleet.
 
     Raises:
         UsageError: something is missing.
@@ -78,8 +86,7 @@ async def opened(config: Settings, limits: Limits | None = None) -> AsyncIterato
             await stack.enter_async_context(cache.sweeping(config.sweep_every))
         tier = RedisTier[str](config.queue.redis_url, f"{config.queue.prefix}:claims")
         stack.push_async_callback(tier.aclose)
-        makers = limits or FleetLimits(config.queue.redis_url, config.queue.prefix)
-        desk = Desk(await asked(config), config, await stack.enter_async_context(makers))
+        desk = Desk(await asked(config), config, await stack.enter_async_context(limits(config)))
         yield Studio(
             config=config,
             database=database,

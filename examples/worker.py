@@ -26,6 +26,7 @@ from examples.jobs import Jobs
 from examples.queueing import KINDS, JobQueue, redis_error
 from examples.scaling import Bounds
 from examples.settings import Settings
+from examples.studio import MakeLimits, fleet_limits
 
 LOST, USAGE = 1, 2  # exit codes
 LOOK = 1.0  # seconds between two looks whether all workers live
@@ -35,7 +36,7 @@ FORMAT = "%(asctime)s %(name)s %(levelname)s %(message)s"
 log = logging.getLogger("examples.worker")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, limits: MakeLimits = fleet_limits) -> int:
     """Work; returns the exit code."""
     options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format=FORMAT)
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.kind == "all":
             anyio.run(whole_fleet, config)
         else:
-            anyio.run(work, options.kind, config)
+            anyio.run(work, options.kind, config, limits)
     except UsageError as error:
         print(f"worker: {error}", file=sys.stderr)
         return USAGE
@@ -67,10 +68,10 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-async def work(kind: str, config: Settings) -> None:
+async def work(kind: str, config: Settings, limits: MakeLimits = fleet_limits) -> None:
     """Run jobs of a kind until this process is told to end."""
     queue = JobQueue(kind, config.queue, bounds(kind, config))
-    async with studio.opened(config) as opened, JobQueue("deck", config.queue) as decks:
+    async with studio.opened(config, limits) as opened, JobQueue("deck", config.queue) as decks:
         queue.handle(Process(Jobs(opened, queue, decks), config.queue.grace))
         async with anyio.create_task_group() as group:
             await group.start(queue.run_async)
@@ -95,7 +96,7 @@ class Process:
         return await self.jobs.run(job_id, arguments)
 
     def leave(self) -> None:
-        """Let the jobs come to an end. Redis or the database may be away just then, and would be waited for."""
+        """Let the jobs come to an end, even if Redis or the database is away just then."""
         self.jobs.leave()
         last = threading.Timer(self.grace + TOO_LATE, os._exit, [LOST])
         last.daemon = True

@@ -41,6 +41,7 @@ P = ParamSpec("P")
 PATIENCE = 60.0  # seconds that a database is waited for: a restart or a fail-over takes up to 30
 ANSWER_TIMEOUT = 30.0  # seconds for a statement
 TRANSACTION_TIMEOUT = 300.0  # seconds for several of them
+A_MOMENT = 0.005  # seconds: what most statements take
 ROWS_IN_A_STATEMENT = 1000  # what SQLAlchemy puts into one
 KEYS_IN_A_QUERY = 10_000  # SQLite takes 32,766 parameters in a statement, PostgreSQL 65,535
 
@@ -71,6 +72,7 @@ class Database:
     engine: AsyncEngine
     patience: float = PATIENCE
     traffic: Traffic = field(factory=Traffic)
+    _under_way: int = 0
 
     @classmethod
     async def open(
@@ -196,8 +198,11 @@ class Database:
         return await patient(self.patience, worth_waiting_for)(work, *args, **kwargs)
 
     async def close(self) -> None:
-        """Give the connections back."""
-        await self.engine.dispose()
+        """Give the connections back, when what is under way has ended, also if nobody waits for it."""
+        with anyio.CancelScope(shield=True):
+            while self._under_way:
+                await anyio.sleep(A_MOMENT)
+            await self.engine.dispose()
 
     @property
     def place(self) -> str:
@@ -240,11 +245,14 @@ class Database:
             that is cancelled leaves a task behind which never ends.)
         """
         longest = None if self._dialect == "sqlite" else seconds
+        self._under_way += 1
         try:
             with anyio.CancelScope(shield=True), anyio.fail_after(longest):
                 yield
         except TimeoutError:
             raise TimeoutError(f"no answer within {seconds:g} s") from None
+        finally:
+            self._under_way -= 1
 
     def _count(self, *_: object) -> None:
         self.traffic.round_trips += 1
