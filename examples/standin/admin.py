@@ -9,12 +9,17 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from examples.standin.ledger import Entry, Ledger
+from examples.standin.pipeline import bounds
 from examples.standin.service import Service
-from examples.standin.summary import summary
+from examples.standin.summary import largest, summary
 
 
 class Changes(RootModel[dict[str, dict[str, object]]]):
     """Switches to turn: by service, by name."""
+
+
+class Paths(RootModel[list[list[list[tuple[str, str]]]]]):
+    """What each result needs: stages one after another, of calls side by side; each by service and key."""
 
 
 class Admin:
@@ -30,6 +35,7 @@ class Admin:
             Route("/standin/switches", self.change, methods=["PUT"]),
             Route("/standin/ledger", self.ledger, methods=["GET"]),
             Route("/standin/summary", self.summary, methods=["GET"]),
+            Route("/standin/bound", self.bound, methods=["POST"]),
             Route("/standin/reset", self.reset, methods=["POST"]),
         ]
 
@@ -55,6 +61,15 @@ class Admin:
     async def summary(self, request: Request) -> Response:
         """The figures of the calls from index `since` on."""
         return JSONResponse(summary(self.entries(), since(request)))
+
+    async def bound(self, request: Request) -> Response:
+        """The quota bound of the calls from index `since` on, for results that need several services."""
+        try:
+            paths = Paths.model_validate_json(await request.body()).root
+        except ValueError as fault:
+            return JSONResponse({"error": str(fault)}, status_code=400)
+        services = bounds(self.entries()[since(request) :], paths)
+        return JSONResponse({"bound_seconds": largest(services.values()), "services": services})
 
     def entries(self) -> list[Entry]:
         """The ledger as of now."""
