@@ -152,6 +152,22 @@ def demo(session: nox.Session) -> None:
         )
 
 
+@nox.session(python=False)
+def loadtest(session: nox.Session) -> None:
+    """Measure the fleet of the examples against its quotas; `-- --help` tells what can be set."""
+    python = sync(session, "examples")
+    with contextlib.chdir(session.invoked_from):
+        session.run(
+            python,
+            "-m",
+            "examples.loadtest",
+            *session.posargs,
+            env=OUR_FOLDERS,
+            log=False,
+            interrupt_timeout=30,
+        )
+
+
 def selected(session: nox.Session) -> list[str]:
     """The arguments for pytest, which runs in the root: paths are meant from where the user stands."""
     here = Path(session.invoked_from)

@@ -13,6 +13,7 @@ from examples.characters import LeftOut
 from examples.database import Card
 from examples.dictionary import ATTRIBUTION
 from examples.report import Report
+from examples.trial import Trial
 
 MOST = 20  # characters, or failures, that are named on the screen; the report file has all
 PICTURE_WIDTH = 110  # columns
@@ -28,9 +29,9 @@ def grid(rows: Sequence[tuple[str, str]]) -> Table:
     return table
 
 
-def report_panel(report: Report) -> Panel:
+def report_panel(report: Report, title: str) -> Panel:
     """The closing report."""
-    return Panel(grid(report.lines()), title="Report", title_align="left", expand=False)
+    return Panel(grid(report.lines()), title=title, title_align="left", expand=False)
 
 
 def left_out(groups: Sequence[LeftOut]) -> RenderableType:
@@ -64,12 +65,22 @@ def face(card: Card) -> Table:
 
 def closing(report: Report, cards: Sequence[Card]) -> Group:
     """All that a run ends with."""
-    parts: list[RenderableType] = [report_panel(report)]
+    parts: list[RenderableType] = [report_panel(report, "Texts: the import" if report.decks else "Report")]
+    if report.decks:
+        parts.append(report_panel(report.decks, "Pictures and sounds: the decks"))
     if report.left_out:
         parts += ["[bold]Left out", left_out(report.left_out)]
-    if report.failures:
-        parts += ["[bold red]Failed", failures(report)]
+    for part in filter(None, (report, report.decks)):
+        if part.failures:
+            parts += ["[bold red]Failed", failures(part)]
     return Group(*parts, example_cards(cards), f"[dim]{ATTRIBUTION}")
+
+
+def trials(found: Sequence[Trial]) -> Group:
+    """What load tests found."""
+    return Group(
+        *(Panel(grid(trial.lines()), title="Load test", title_align="left", expand=False) for trial in found)
+    )
 
 
 def picture(report: Report, cards: Sequence[Card]) -> str:

@@ -1,9 +1,12 @@
 """What a job did, in numbers: what a worker process did between two moments, as JSON.
 
 The figures are those of the process: where several jobs run in it at once, each has the figures of all of
-them for the time that it took. The ledger of the stand-in tells the calls apart.
+them for the time that it took. So whoever adds up several jobs takes, of each process, what it had done at
+the end of the last of them, less what it had done before the first. (`examples/tally.py`.)
 """
 
+import os
+import platform
 import time
 from collections.abc import Mapping
 
@@ -11,6 +14,8 @@ from attrs import asdict, define, evolve, field, frozen
 
 from examples.calls import Usage
 from examples.studio import Studio
+
+PROCESS = f"{platform.node()}:{os.getpid()}"
 
 
 @frozen
@@ -76,9 +81,14 @@ class Meter:
 
     def read(self) -> dict[str, object]:
         """What was done until now, and how long it took, on the wall."""
-        done = difference(asdict(Figures.of(self.studio)), asdict(self._before))
-        seconds = time.monotonic() - self._started
-        return {"began": self.began, "seconds": seconds, "speed": self.studio.speed, **done}
+        so_far = asdict(Figures.of(self.studio))
+        return {
+            "began": self.began,
+            "seconds": time.monotonic() - self._started,
+            "speed": self.studio.speed,
+            "process": {"id": PROCESS, "so_far": so_far},
+            **difference(so_far, asdict(self._before)),
+        }
 
 
 def difference(after: Mapping[str, object], before: Mapping[str, object]) -> dict[str, object]:

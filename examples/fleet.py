@@ -15,7 +15,7 @@ from attrs import define, field, frozen
 
 from examples import embedded, services
 from examples.children import PATIENCE, Child
-from examples.services import StandIn
+from examples.services import Services, StandIn
 
 EACH = MappingProxyType({"card": 1, "deck": 1, "import": 1})  # processes of each kind
 
@@ -30,8 +30,10 @@ class Plan:
         speed: of the stand-in: service seconds in a second.
         switches: of the stand-in, such as "text.rate=1".
         standin: the URL of one that runs already, at that speed; empty to start one.
+        real: the services themselves, if they are to be asked and not a stand-in.
         redis_url: of a server that runs already; empty to start one.
         environment: variables of the workers, on top of ours.
+        module: of the workers.
     """
 
     folder: Path
@@ -39,8 +41,10 @@ class Plan:
     speed: float = 1.0
     switches: Sequence[str] = ()
     standin: str = ""
+    real: Services | None = None
     redis_url: str = ""
     environment: Mapping[str, str] = field(factory=dict[str, str])
+    module: str = "examples.worker"
 
 
 @define(eq=False)
@@ -48,16 +52,16 @@ class Fleet:
     """A fleet that runs.
 
     Attributes:
-        folder: where its logs are.
+        plan: what it is made of.
         redis_url: where its queue and its limiters are.
         services: whom it asks.
         environment: all variables of its workers; who else needs the fleet's addresses takes them from here.
         workers: that were started and not ended, in that order.
     """
 
-    folder: Path
+    plan: Plan
     redis_url: str
-    services: StandIn
+    services: Services
     environment: dict[str, str]
     workers: list[Child] = field(factory=list[Child])
     _started: int = 0
@@ -78,11 +82,12 @@ class Fleet:
         await worker.end(patience)
         self.workers.remove(worker)
 
-    async def end_all(self) -> None:
+    async def end_all(self, patience: float = PATIENCE) -> None:
         """End all workers, all at once."""
-        async with anyio.create_task_group() as group:
-            for worker in [*self.workers]:
-                group.start_soon(self.end, worker)
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as group:
+                for worker in [*self.workers]:
+                    group.start_soon(self.end, worker, patience)
 
     async def kill(self, worker: Child) -> None:
         """End a worker as a crash would."""
@@ -91,8 +96,8 @@ class Fleet:
 
     async def _spawn(self, kind: str) -> Child:
         self._started += 1
-        log = self.folder / f"worker-{self._started}-{kind}.log"
-        worker = await Child.spawn("examples.worker", kind, environment=self.environment, log=log)
+        log = self.plan.folder / f"worker-{self._started}-{kind}.log"
+        worker = await Child.spawn(self.plan.module, kind, environment=self.environment, log=log)
         self.workers.append(worker)
         return worker
 
@@ -106,22 +111,31 @@ async def started(plan: Plan) -> AsyncIterator[Fleet]:
     """
     async with AsyncExitStack() as stack:
         redis_url = plan.redis_url or await stack.enter_async_context(embedded.started())
-        if plan.standin:
-            standin = await services.running(plan.standin, plan.speed)
-        else:
-            standin = await stack.enter_async_context(services.started(plan.speed, plan.switches))
-        fleet = Fleet(plan.folder, redis_url, standin, environment(plan, redis_url, standin))
-        stack.push_async_callback(fleet.end_all)
-        await fleet.add(*(kind for kind, count in plan.workers.items() for _ in range(count)))
-        yield fleet
+        asked = plan.real or await stack.enter_async_context(standin(plan))
+        fleet = Fleet(plan, redis_url, asked, environment(plan, redis_url, asked))
+        patience = 0.0  # whoever leaves by an error, or is cancelled, does not wait
+        try:
+            await fleet.add(*(kind for kind, count in plan.workers.items() for _ in range(count)))
+            yield fleet
+            patience = PATIENCE
+        finally:
+            await fleet.end_all(patience)
 
 
-def environment(plan: Plan, redis_url: str, standin: StandIn) -> dict[str, str]:
+@asynccontextmanager
+async def standin(plan: Plan) -> AsyncIterator[StandIn]:
+    """The stand-in that runs already, or one that ends with the block."""
+    if plan.standin:
+        yield await services.running(plan.standin, plan.speed)
+    else:
+        async with services.started(plan.speed, plan.switches) as started:
+            yield started
+
+
+def environment(plan: Plan, redis_url: str, asked: Services) -> dict[str, str]:
     """The variables that tell a worker where everything is."""
-    return {
-        **os.environ,
-        **plan.environment,
-        "REDIS_URL": redis_url,
-        "FLASHCARDS_SERVICES_STANDIN": standin.url,
-        "FLASHCARDS_SERVICES_SPEED": str(standin.speed),
-    }
+    variables = {**os.environ, **plan.environment, "REDIS_URL": redis_url}
+    if isinstance(asked, StandIn):
+        variables["FLASHCARDS_SERVICES_STANDIN"] = asked.url
+        variables["FLASHCARDS_SERVICES_SPEED"] = str(asked.speed)
+    return variables

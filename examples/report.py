@@ -6,6 +6,8 @@
 import json
 from collections.abc import Mapping, Sequence
 from math import ceil
+from types import MappingProxyType
+from typing import Any
 
 from attrs import asdict, frozen
 
@@ -18,14 +20,15 @@ TO_SPARE = 4 / 3  # slots to have for each one that is needed on average, as som
 
 @frozen
 class Ledger:
-    """The calls of the run, as counted by the service or, where it does not tell, by us.
+    """The calls of a run, as counted by the services or, where they do not tell, by us.
 
     Attributes:
         calls: that arrived, however they ended.
         refused: answered 429.
-        repeated: words that were answered although they had been before; None where nobody knows.
+        repeated: results that were answered although they had been before; None where nobody knows.
         bound_seconds: the time that no program could beat, in service seconds; None without a call.
         counted_by: who counted.
+        services: what is known of each service: at least its calls, refused and bound_seconds.
     """
 
     calls: int
@@ -33,38 +36,66 @@ class Ledger:
     repeated: int | None
     bound_seconds: float | None
     counted_by: str
+    services: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+
+
+@frozen
+class Use:
+    """What was used of a service, in seconds of service time, summed over all calls.
+
+    Attributes:
+        calls, refused: how many were made, and how many of them were answered 429.
+        waiting: for permits of its limiter.
+        calling: in calls.
+        total: from question to answer.
+        rate: the quota, in calls/s.
+    """
+
+    calls: int
+    refused: int
+    waiting: float
+    calling: float
+    total: float
+    rate: float
+
+    @property
+    def pausing(self) -> float:
+        """Before another try of a call that failed."""
+        return max(0.0, self.total - self.waiting - self.calling)
 
 
 @frozen
 class Load:
-    """What the slots of the executor did, in seconds of service time, summed over all of them.
+    """What the slots of an executor did, in seconds of service time, summed over all of them.
 
     Attributes:
-        seconds: how long the run took.
-        slots: calls at once that were allowed.
-        calls, refused: how many were made, and how many of them were answered 429.
-        calling: in calls of the text service.
-        waiting: for permits of its limiter.
-        pausing: before another try of a call that failed.
+        setting: the name of the setting that says how many slots there are.
+        slots: how many there were: calls of an import at once, cards of a deck.
+        seconds: that they were open, all together.
+        results: that they made: a call of an import, a card of a deck.
+        uses: of each service.
+        calling: in calls; side by side they count once.
         saving: in the database.
-        starved: whether they waited for characters for long.
-        rate: the quota, in calls/s.
+        starved: whether they waited for input for long.
     """
 
-    seconds: float
+    setting: str
     slots: int
-    calls: int
-    refused: int
+    seconds: float
+    results: int
+    uses: Mapping[str, Use]
     calling: float
-    waiting: float
-    pausing: float
     saving: float
     starved: bool
-    rate: float
 
     def share(self, seconds: float) -> float:
         """Of the time of all slots, 0.0 to 1.0."""
-        return seconds / (self.slots * self.seconds) if self.seconds else 0.0
+        return seconds / self.seconds if self.seconds else 0.0
+
+    @property
+    def pace(self) -> float:
+        """Results a second that the quotas allow."""
+        return min(use.rate * self.results / use.calls for use in self.uses.values() if use.calls)
 
 
 @frozen
@@ -73,7 +104,7 @@ class Report:
 
     Attributes:
         items: distinct characters that were wanted.
-        saved: those of them that have a card in the database now.
+        saved: those of them that have a card in the database now; of decks, a card with all its media.
         already_there: those that had one before.
         failed: those that got none, with the cause in `failures`.
         left_out: what was not taken, and why.
@@ -84,10 +115,13 @@ class Report:
         cache_hit_rate: of the dictionary look-ups, 0.0 to 1.0.
         limited_by, advice: what held the run back, and the number to change.
         rows, round_trips: cards written, and statements sent to the database.
-        input_tokens, output_tokens: of the answers that could be used.
-        estimated_cost: USD, for these tokens at the prices of the settings.
+        input_tokens, output_tokens, pictures, characters: of the answers that could be used; characters are
+            those that were spoken.
+        estimated_cost: USD, for these at the prices of the settings.
         speed: service seconds in a second.
         stopped: whether the run ended before its time.
+        services: what the ledger knows of each service.
+        decks: of an import, the report on the decks that it left for the media; empty if none were made.
     """
 
     items: int
@@ -113,10 +147,18 @@ class Report:
     estimated_cost: float
     speed: float
     stopped: bool = False
+    pictures: int = 0
+    characters: int = 0
+    services: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+    decks: "Report | None" = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as it is written."""
+        return {**asdict(self, recurse=True), "decks": self.decks.to_dict() if self.decks else {}}
 
     def to_json(self) -> str:
         """The report as JSON."""
-        return json.dumps(asdict(self), ensure_ascii=False, indent=2) + "\n"
+        return json.dumps(self.to_dict(), ensure_ascii=False, indent=2, default=dict) + "\n"
 
     def lines(self) -> list[tuple[str, str]]:
         """The report as names and values for people."""
@@ -127,10 +169,7 @@ class Report:
             ("held back by", f"{self.limited_by}: {self.advice}"),
             ("dictionary cache", f"{self.cache_hit_rate:.0%} hits"),
             ("database", f"{self.rows:,} rows in {self.round_trips:,} round trips"),
-            (
-                "tokens",
-                f"{self.input_tokens:,} in, {self.output_tokens:,} out: about {self.estimated_cost:.2f} USD",
-            ),
+            ("paid for", f"{self._paid()}: about {self.estimated_cost:.2f} USD"),
         ]
 
     def _before(self) -> str:
@@ -148,6 +187,15 @@ class Report:
         repeated = "" if self.repeated is None else f", {self.repeated:,} words asked twice"
         return f"{self.calls:,}, {self.refused:,} refused (429){repeated}, by {self.counted_by}"
 
+    def _paid(self) -> str:
+        parts = [
+            (self.input_tokens, "tokens in"),
+            (self.output_tokens, "out"),
+            (self.pictures, "pictures"),
+            (self.characters, "characters spoken"),
+        ]
+        return ", ".join(f"{count:,} {what}" for count, what in parts if count) or "nothing"
+
 
 def limited_by(load: Load) -> tuple[str, str]:
     """What held a run back, and what to change.
@@ -156,34 +204,43 @@ def limited_by(load: Load) -> tuple[str, str]:
     that there are enough of them, and that the quota is what is short; slots that are never free show
     that there are too few.
     """
-    if not load.calls:
+    asked = {name: use for name, use in load.uses.items() if use.calls}
+    if not asked:
         return "nothing", "there was nothing to ask"
-    latency = load.calling / load.calls
-    needed = ceil(load.rate * latency * TO_SPARE)
-    if load.refused > load.calls * NOTABLE:
+    name, use = max(asked.items(), key=lambda item: item[1].refused / item[1].calls)
+    if use.refused > use.calls * NOTABLE:
         return "refusals", (
-            f"{load.refused:,} calls were refused: the account allows less than {load.rate:g} calls/s, "
-            "so lower text.rate"
+            f"{use.refused:,} calls of {name} were refused: the account allows less than {use.rate:g} "
+            f"calls/s, so lower {name}.rate"
         )
-    if load.share(load.waiting) >= NOTABLE:
-        return "quota of text", (
-            f"it allows {load.rate:g} calls/s, and all were used; if the account allows more, raise text.rate"
+    if short := {name: use for name, use in asked.items() if load.share(use.waiting) >= NOTABLE}:
+        name, use = max(short.items(), key=lambda item: item[1].calls / item[1].rate)
+        return f"quota of {name}", (
+            f"it allows {use.rate:g} calls/s, and all were used; "
+            f"if the account allows more, raise {name}.rate"
         )
-    if load.share(load.pausing) >= NOTABLE:
+    if load.share(sum(use.pausing for use in asked.values())) >= NOTABLE:
         return "retries", "calls that failed paused before another try: the service has a bad day"
+    return within_us(load)
+
+
+def within_us(load: Load) -> tuple[str, str]:
+    """What held a run back when no service did."""
     if load.starved:
         return "input", "calls waited for characters: raise dictionary.batch_size, or look at the input"
     if load.saving > load.calling:
-        return "database", f"a save took {load.saving / load.calls:.1f} s: raise bulk_import.batch_size"
-    if load.calls > load.slots and load.share(load.calling + load.saving) >= BUSY:
+        return "database", f"saves took {load.saving:.1f} s in all: raise database.batch_size"
+    latency = load.calling / load.results if load.results else 0.0
+    if load.results > load.slots and load.share(load.calling + load.saving) >= BUSY:
+        needed = ceil(load.pace * latency * TO_SPARE)
         return "concurrency", (
-            f"{load.rate:g} calls/s of {latency:.1f} s each need {needed} at once with some to spare, "
-            f"and {load.slots} were allowed: raise bulk_import.concurrency"
+            f"{load.pace:g} a second of {latency:.1f} s each need {needed} at once with some to spare, "
+            f"and {load.slots} were allowed: raise {load.setting}"
         )
-    return "latency", f"no call had to wait for long; one took {latency:.1f} s"
+    return "latency", f"no call had to wait for long; one result took {latency:.1f} s"
 
 
-def cost(input_tokens: int, output_tokens: int, input_price: float, output_price: float) -> float:
+def cost(input_tokens: float, output_tokens: float, input_price: float, output_price: float) -> float:
     """USD, at prices for a million tokens."""
     return (input_tokens * input_price + output_tokens * output_price) / 1_000_000
 

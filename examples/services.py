@@ -4,7 +4,7 @@ Each is an `Endpoint` to the workers. They differ in who counts the calls: the s
 that reaches it.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
@@ -14,12 +14,12 @@ from attrs import frozen
 from examples.children import child
 from examples.endpoint import Endpoint
 from examples.errors import UsageError
-from examples.report import Ledger, quota_bound
+from examples.report import Ledger, Use, quota_bound
 from examples.settings import Settings
-from examples.text import TextService
 
 KEY = "stand-in"  # it takes any key, and must never see a real one
-NOT_ASKED = {"calls": 0, "refused": 0, "repeated": 0, "bound_seconds": None}
+PATIENCE = 30.0  # seconds for an answer: a ledger may be long
+Path = Sequence[Sequence[tuple[str, str]]]  # calls by service and key: stages of calls side by side
 
 
 class Services(Protocol):
@@ -40,8 +40,18 @@ class Services(Protocol):
         """Who speaks."""
         ...
 
-    async def ledger(self, text: TextService) -> Ledger:
-        """The calls of this run, for texts."""
+    async def mark(self) -> int:
+        """A moment, to count calls from."""
+        ...
+
+    async def ledger(self, uses: Mapping[str, Use], since: int = 0, paths: Sequence[Path] = ()) -> Ledger:
+        """The calls of some services since a moment.
+
+        Args:
+            uses: what the clients counted, by service; others than these are left out.
+            since: the moment.
+            paths: which calls each result needed, of several services one after another.
+        """
         ...
 
 
@@ -71,14 +81,23 @@ class StandIn:
     def sound(self) -> Endpoint:
         return self._endpoint("")
 
-    async def ledger(self, text: TextService) -> Ledger:
-        figures = (await summary(self.url, self.since))["services"].get("text", NOT_ASKED)
+    async def mark(self) -> int:
+        return int((await summary(self.url, 0))["next"])
+
+    async def ledger(self, uses: Mapping[str, Use], since: int = 0, paths: Sequence[Path] = ()) -> Ledger:
+        since = max(since, self.since)
+        figures = (await summary(self.url, since))["services"]
+        bounds = (await asked(self.url, "POST", "bound", since, paths))["services"]
+        services = {
+            name: {**figures[name], "bound_seconds": bounds.get(name)} for name in uses if name in figures
+        }
         return Ledger(
-            calls=figures["calls"],
-            refused=figures["refused"],
-            repeated=figures["repeated"],
-            bound_seconds=figures["bound_seconds"],
+            calls=sum(of["calls"] for of in services.values()),
+            refused=sum(of["refused"] for of in services.values()),
+            repeated=sum(of["repeated"] for of in services.values()),
+            bound_seconds=largest(of["bound_seconds"] for of in services.values()),
             counted_by="the stand-in's ledger",
+            services=services,
         )
 
     def _endpoint(self, path: str) -> Endpoint:
@@ -108,11 +127,32 @@ class Real:
         url = options.base_url.replace("{region}", options.region)
         return Endpoint(url, options.api_key, name=f"{options.voice} at {url}")
 
-    async def ledger(self, text: TextService) -> Ledger:
-        usage, options = text.usage, self.config.text
-        latency = usage.calling / usage.calls if usage.calls else 0.0
-        bound = quota_bound(usage.calls, options.rate, options.burst, latency)
-        return Ledger(usage.calls, usage.refused, None, bound, counted_by="this client")
+    async def mark(self) -> int:
+        return 0  # it does not tell
+
+    async def ledger(self, uses: Mapping[str, Use], since: int = 0, paths: Sequence[Path] = ()) -> Ledger:
+        bursts = {name: getattr(self.config, name).burst for name in uses}
+        bounds = {name: bound(use, bursts[name]) for name, use in uses.items()}
+        return Ledger(
+            calls=sum(use.calls for use in uses.values()),
+            refused=sum(use.refused for use in uses.values()),
+            repeated=None,
+            bound_seconds=largest(bounds.values()),
+            counted_by="the clients",
+            services={
+                name: {"calls": use.calls, "refused": use.refused, "bound_seconds": bounds[name]}
+                for name, use in uses.items()
+            },
+        )
+
+
+def bound(use: Use, burst: int) -> float | None:
+    """About the least time that these calls need."""
+    return quota_bound(use.calls, use.rate, burst, use.calling / use.calls if use.calls else 0.0)
+
+
+def largest(seconds: Iterable[float | None]) -> float | None:
+    return max((each for each in seconds if each is not None), default=None)
 
 
 NEEDED = {
@@ -162,9 +202,23 @@ async def started(speed: float, switches: Sequence[str] = ()) -> AsyncIterator[S
 
 async def summary(url: str, since: int) -> dict[str, Any]:
     """The figures of a stand-in's ledger, from call `since` on."""
+    return await asked(url, "GET", "summary", since)
+
+
+async def turn(url: str, switches: Mapping[str, Mapping[str, object]]) -> None:
+    """Turn switches of a stand-in that runs: {"text": {"rate": 1}}."""
+    await asked(url, "PUT", "switches", 0, switches)
+
+
+async def asked(url: str, method: str, what: str, since: int, content: object = None) -> dict[str, Any]:
+    """What a stand-in says of itself. Raises UsageError if it says nothing."""
     try:
-        async with httpx2.AsyncClient(trust_env=False) as client:  # no proxy on the way to our own machine
-            reply = await client.get(f"{url}/standin/summary", params={"since": since})
+        async with httpx2.AsyncClient(
+            trust_env=False, timeout=PATIENCE
+        ) as client:  # it is on our own machine
+            reply = await client.request(
+                method, f"{url}/standin/{what}", params={"since": since}, json=content
+            )
             figures: dict[str, Any] = reply.raise_for_status().json()
             return figures
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:

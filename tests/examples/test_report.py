@@ -1,26 +1,61 @@
 """The figures of the closing report, worked out by hand."""
 
 import json
+from typing import Any
 
 import pytest
 from attrs import evolve
 
 from examples.characters import LeftOut, Reason
-from examples.report import Load, Report, cost, limited_by, quota_bound
+from examples.report import Load, Report, Use, cost, limited_by, quota_bound
 
 # 100 calls of 6 s each in 54 s, at 2/s with 14 slots: 756 s of all slots, 600 s of them in calls.
+TEXT = Use(calls=100, refused=0, waiting=120, calling=600, total=720, rate=2)
 FULL = Load(
-    seconds=54,
+    setting="bulk_import.concurrency",
     slots=14,
-    calls=100,
-    refused=0,
+    seconds=14 * 54,
+    results=100,
+    uses={"text": TEXT},
     calling=600,
-    waiting=120,
-    pausing=0,
     saving=1,
     starved=False,
-    rate=2,
 )
+# 100 cards of 10 s each, of which each of 14 slots waited a third of the time.
+PICTURE = Use(calls=100, refused=0, waiting=500, calling=600, total=1100, rate=1)
+SOUND = Use(calls=200, refused=0, waiting=600, calling=160, total=760, rate=5)  # two wait side by side
+DECK = evolve(
+    FULL,
+    setting="deck.concurrency",
+    seconds=14 * 107,
+    uses={"text": evolve(TEXT, calling=400, waiting=20, total=420), "picture": PICTURE, "sound": SOUND},
+    calling=1000,
+)
+
+
+def use(use: Use, **changes: float) -> Use:
+    """Another use; its total is what it waited and did, unless that is given."""
+    changed = evolve(use, **changes)
+    return evolve(changed, total=changes.get("total", changed.waiting + changed.calling))
+
+
+def full(seconds: float, *, text: Use = TEXT, **changes: Any) -> Load:
+    """An import of another length, with other figures."""
+    load = evolve(FULL, uses={"text": text}, **changes)
+    return evolve(load, seconds=load.slots * seconds)
+
+
+EASY = use(TEXT, waiting=0)
+# 5 slots, each in a call nearly all the time: 120 s for 100 calls. 2/s x 6 s x 4/3 = 16 slots.
+FEW = full(120, slots=5, calling=595, text=use(EASY, calling=595))
+# 5 cards at once: 203 s. 1 picture/s x 10 s x 4/3 = 14 slots.
+FEW_CARDS = evolve(
+    DECK,
+    slots=5,
+    seconds=5 * 203,
+    uses={"text": use(EASY, calling=400), "picture": use(PICTURE, waiting=0)},
+)
+
 REPORT = Report(
     items=1000,
     saved=999,
@@ -51,20 +86,20 @@ REPORT = Report(
     ("load", "what", "advice"),
     [
         (FULL, "quota of text", "2 calls/s"),
-        # 5 slots, each in a call nearly all the time: 120 s for 100 calls. 2/s x 6 s x 4/3 = 16 slots.
+        (DECK, "quota of picture", "raise picture.rate"),
         (
-            evolve(FULL, seconds=120, slots=5, calling=595, waiting=0),
+            FEW,
             "concurrency",
-            "need 16 at once with some to spare, and 5",
+            "need 16 at once with some to spare, and 5 were allowed: raise bulk_import.conc",
         ),
-        (evolve(FULL, seconds=7, calls=4, calling=24, waiting=0), "latency", "one took 6.0 s"),
-        (evolve(FULL, seconds=200, waiting=0, starved=True), "input", "waited for characters"),
-        (evolve(FULL, seconds=200, waiting=0, saving=2100), "database", "a save took 21.0 s"),
-        (evolve(FULL, seconds=100, waiting=0, pausing=71), "retries", "paused"),
-        (evolve(FULL, refused=6), "refusals", "6 calls were refused"),
-        (evolve(FULL, seconds=0, calls=0, calling=0, waiting=0, saving=0), "nothing", "nothing to ask"),
+        (FEW_CARDS, "concurrency", "1 a second of 10.0 s each need 14 at once with some to spare"),
+        (full(7, results=4, calling=24, text=use(EASY, calls=4, calling=24)), "latency", "took 6.0 s"),
+        (full(200, text=EASY, starved=True), "input", "waited for characters"),
+        (full(200, text=EASY, saving=2100), "database", "took 2100.0 s in all"),
+        (full(100, text=use(EASY, total=671)), "retries", "paused"),
+        (full(54, text=use(TEXT, refused=6)), "refusals", "6 calls of text were refused"),
+        (full(54, text=use(TEXT, calls=0)), "nothing", "nothing to ask"),
     ],
-    ids=["quota", "concurrency", "latency", "input", "database", "retries", "refusals", "nothing"],
 )
 def test_what_held_it_back(load: Load, what: str, advice: str) -> None:
     assert limited_by(load)[0] == what
@@ -87,6 +122,9 @@ def test_as_json() -> None:
     assert report["failures"] == {"坏": "the answer is malformed"}
     assert report["left_out"] == [{"reason": "digits", "count": 3, "text": "12"}]
     assert "坏" in REPORT.to_json()
+    assert report["decks"] == {}
+    decks = json.loads(evolve(REPORT, decks=evolve(REPORT, failed=0)).to_json())["decks"]
+    assert (decks["failed"], decks["decks"], decks.keys()) == (0, {}, report.keys())
 
 
 def test_in_words() -> None:
@@ -94,4 +132,4 @@ def test_in_words() -> None:
     assert lines["cards"] == "999 of 1,000 are saved (200 were there before)"
     assert lines["time"] == "55.0 s (2.8 s at 20x speed); the quota allows no less than 50.0 s, 1.100 x"
     assert lines["calls"] == "80, 0 refused (429), 0 words asked twice, by the stand-in's ledger"
-    assert lines["tokens"] == "1,000,000 in, 500,000 out: about 0.45 USD"
+    assert lines["paid for"] == "1,000,000 tokens in, 500,000 out: about 0.45 USD"

@@ -1,0 +1,66 @@
+"""The load test as it is run: a fleet of processes for each, in scaled time.
+
+How near it comes to the bound is measured elsewhere (tests/fleet).
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from examples.loadtest import main
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no server is bundled for Windows")
+
+
+def loadtest(folder: Path, *arguments: str) -> dict[str, Any]:
+    """The report of a run that goes well."""
+    report = folder / "report.json"
+    assert main([*arguments, "--report", str(report)]) == 0
+    return dict(json.loads(report.read_text(encoding="utf-8")))
+
+
+def test_decks_of_several_workers_and_their_sequential_twin(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = loadtest(tmp_path, "deck", "--cards", "12", "--workers", "2", "--speed", "30", "--baseline")
+    assert (report["items"], report["saved"], report["failed"]) == (12, 12, 0)
+    assert (report["kind"], report["workers"], report["policy"]) == ("deck", 2, "adaptive")
+    assert (report["calls"] - report["refused"], report["repeated"]) == (4 * 12, 0)
+    assert report["services"].keys() == {"text", "picture", "sound"}
+    assert report["bound_seconds"] > 4 + 9
+    assert report["ratio"] == report["seconds"] / report["bound_seconds"] > 1
+    assert report["baseline_seconds"] > 12 * 9 > report["seconds"]
+    said = capsys.readouterr().out
+    assert "12 cards of decks by 2 worker(s)" in said
+    assert "x the bound" in said
+
+
+def test_an_import_whose_services_go_wrong_is_whole_in_the_end(tmp_path: Path) -> None:
+    report = loadtest(tmp_path, "bulk-import", "--size", "60", "--speed", "30", "--faults")
+    assert (report["items"], report["saved"], report["faults"]) == (60, 60, True)
+    assert report["services"].keys() == {"text"}
+
+
+def test_back_off_alone_meets_a_quota_that_it_does_not_know(tmp_path: Path) -> None:
+    hidden = ("bulk-import", "--size", "150", "--speed", "30", "--quota", "0.5", "--policy", "backoff")
+    report = loadtest(tmp_path, *hidden)
+    assert (report["saved"], report["quota"], report["policy"]) == (150, 0.5, "backoff")
+    assert report["services"]["text"]["rate"] == 1
+    assert report["refused"] > 0
+
+
+def test_a_single_card_is_measured_from_the_request_to_the_answer(tmp_path: Path) -> None:
+    report = loadtest(tmp_path, "card", "--cards", "2", "--speed", "10")
+    assert (report["items"], report["saved"], report["calls"]) == (2, 2, 8)
+    assert len(report["answered_seconds"]) == 2
+    assert sum(report["answered_seconds"]) > report["seconds"] > report["bound_seconds"]
+
+
+def test_what_cannot_be_done_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["deck", "--report", str(tmp_path / "no" / "report.json")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["card", "--cards", "0"])

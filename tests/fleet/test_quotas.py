@@ -1,0 +1,60 @@
+"""How near the fleet of the examples comes to what the quotas allow, by the stand-in's ledger, in scaled
+time.
+
+`python3 noxfile.py -s loadtest -- deck --speed 1` is the same at the quotas' own speed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from examples.loadtest import main
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no server is bundled for Windows")
+
+
+def loadtest(folder: Path, *arguments: str) -> dict[str, Any]:
+    report = folder / "report.json"
+    assert main([*arguments, "--report", str(report)]) == 0
+    return dict(json.loads(report.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("workers", ["1", "8"])
+def test_a_deck_is_made_at_the_bound_and_nothing_is_refused(tmp_path: Path, workers: str) -> None:
+    report = loadtest(tmp_path, "deck", "--cards", "100", "--speed", "2", "--workers", workers)
+    assert report["refused"] == 0
+    assert report["ratio"] <= 1.03
+    assert report["seconds"] <= 580 / 5  # what the original took before it was made faster, by five
+    assert report["limited_by"] == "quota of picture"
+
+
+@pytest.mark.parametrize("workers", ["1", "8"])
+def test_an_import_is_made_at_the_bound_and_nothing_is_refused(tmp_path: Path, workers: str) -> None:
+    report = loadtest(tmp_path, "bulk-import", "--size", "1000", "--speed", "2", "--workers", workers)
+    assert report["refused"] == 0
+    assert report["ratio"] <= 1.05
+    assert report["limited_by"] == "quota of text"
+
+
+def test_a_card_takes_its_critical_path(tmp_path: Path) -> None:
+    report = loadtest(tmp_path, "card", "--cards", "3", "--speed", "2")
+    assert report["refused"] == 0
+    assert report["ratio"] <= 1.05
+
+
+def test_a_card_hardly_waits_while_an_import_and_three_decks_are_made(tmp_path: Path) -> None:
+    idle = loadtest(tmp_path, "card", "--cards", "3", "--speed", "4")
+    busy = loadtest(tmp_path, "card", "--cards", "3", "--speed", "4", "--busy")
+    assert sum(busy["answered_seconds"]) <= 1.2 * sum(idle["answered_seconds"])
+
+
+def test_a_hidden_quota_costs_few_refusals_and_little_time(tmp_path: Path) -> None:
+    hidden = ("deck", "--cards", "300", "--speed", "10", "--quota", "0.5")
+    ours, others = (loadtest(tmp_path, *hidden, "--policy", policy) for policy in ("adaptive", "backoff"))
+    assert ours["refused"] <= 0.03 * others["refused"]
+    assert ours["seconds"] <= others["seconds"] / 0.95
