@@ -1,31 +1,35 @@
-"""Live progress from the executor's events: a bar in a terminal, a few plain lines anywhere else."""
+"""Live progress, as the database has it: bars in a terminal, a few plain lines anywhere else."""
 
 import time
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Protocol, Self
 
+import anyio
 from attrs import define, field
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as Display
 
-from batchkit import BatchSplit, CallFinished, Event, ItemFinished
+from examples.database import Progress
 
-LINES = 10  # that a run prints where nobody looks at a bar
+LINES = 10  # for each step of the cards, where nobody looks at a bar
+LOOK = 0.1  # seconds between two looks
+STEPS = {"cards": "cards", "media": "pictures and sounds"}
 
 
 class Watcher(Protocol):
-    """A hook with a beginning and an end."""
+    """Shows progress from the beginning to the end of a block."""
 
-    def __call__(self, event: Event) -> object:
-        """Something happened."""
+    def show(self, progress: Progress) -> None:
+        """It has come so far."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -35,94 +39,77 @@ class Watcher(Protocol):
     ) -> None: ...
 
 
-def watcher(console: Console, total: int) -> Watcher:
-    """What suits the console, for `total` characters."""
-    return Bar(console, total) if console.is_terminal else Lines(console, total)
+async def follow(watch: Watcher, look: Callable[[], Awaitable[Progress]]) -> None:
+    """Show how far the work is, until this is cancelled."""
+    while True:
+        watch.show(await look())
+        await anyio.sleep(LOOK)
 
 
-@define
-class Counts:
-    """What happened so far."""
+def watcher(console: Console, with_media: bool = True) -> Watcher:
+    """What suits the console."""
+    steps = [*STEPS] if with_media else ["cards"]
+    return Bars(console, steps) if console.is_terminal else Lines(console, steps)
 
-    done: int = 0
-    failed: int = 0
-    calls: int = 0
-    splits: int = 0
 
-    def add(self, event: Event) -> None:
-        """Count an event."""
-        match event:
-            case ItemFinished(outcome=outcome):
-                self.done += 1
-                self.failed += not outcome.ok
-            case CallFinished():
-                self.calls += 1
-            case BatchSplit():
-                self.splits += 1
-            case _:
-                pass
-
-    def __str__(self) -> str:
-        failed = f", {self.failed:,} failed" if self.failed else ""
-        splits = f", {self.splits:,} split" if self.splits else ""
-        return f"{self.calls:,} calls{splits}{failed}"
+def counts(progress: Progress) -> dict[str, int]:
+    """How many cards have done each step."""
+    return {"cards": progress.texts, "media": progress.complete}
 
 
 @define(eq=False)
-class Bar:
-    """A bar that moves."""
+class Bars:
+    """A bar for each step."""
 
     console: Console
-    total: int
-    counts: Counts = field(factory=Counts)
-    _progress: Progress = field(init=False)
-    _task: TaskID = field(init=False)
+    steps: list[str]
+    _display: Display = field(init=False)
+    _tasks: dict[str, TaskID] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._progress = Progress(
-            TextColumn("cards"),
+        self._display = Display(
+            TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[counts]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
             console=self.console,
             expand=True,
         )
-        self._task = self._progress.add_task("", total=self.total, counts=self.counts)
+        self._tasks = {step: self._display.add_task(STEPS[step], total=None) for step in self.steps}
 
-    def __call__(self, event: Event) -> None:
-        self.counts.add(event)
-        self._progress.update(self._task, completed=self.counts.done, counts=self.counts)
+    def show(self, progress: Progress) -> None:
+        for step, task in self._tasks.items():
+            self._display.update(task, completed=counts(progress)[step], total=progress.words)
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        self._display.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        self._display.stop()
 
 
 @define(eq=False)
 class Lines:
-    """A line for each tenth of the way."""
+    """A line for each tenth of the way, of each step."""
 
     console: Console
-    total: int
-    counts: Counts = field(factory=Counts)
-    started: float = 0.0
+    steps: list[str]
+    _told: dict[str, int] = field(factory=dict[str, int])
+    _started: float = field(factory=time.monotonic)
 
-    def __call__(self, event: Event) -> None:
-        tenth = self._tenth()
-        self.counts.add(event)
-        if self._tenth() > tenth:
-            self._say()
+    def show(self, progress: Progress) -> None:
+        for step in self.steps:
+            tenth = LINES * counts(progress)[step] // max(1, progress.words)
+            if step in self._told and tenth > self._told[step]:
+                self._say(step, tenth * progress.words // LINES, progress.words)
+            self._told[step] = tenth
 
     def __enter__(self) -> Self:
-        self.started = time.monotonic()
         return self
 
     def __exit__(
@@ -130,9 +117,6 @@ class Lines:
     ) -> None:
         return None
 
-    def _tenth(self) -> int:
-        return LINES * self.counts.done // max(1, self.total)
-
-    def _say(self) -> None:
-        seconds = time.monotonic() - self.started
-        self.console.print(f"  {self.counts.done:,} of {self.total:,} cards, {self.counts}, {seconds:.1f} s")
+    def _say(self, step: str, done: int, total: int) -> None:
+        seconds = time.monotonic() - self._started
+        self.console.print(f"  {done:,} of {total:,} {STEPS[step]}, {seconds:.1f} s")

@@ -1,22 +1,23 @@
-"""Opens the parts of the demo, in order, and closes them: database, text service, its client."""
+"""Opens the parts of the demo, in order, and closes them: database, dictionary, fleet."""
 
 import asyncio
+import os
 import sys
+import tempfile
 from argparse import Namespace
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from io import TextIOWrapper
+from pathlib import Path
 
-from batchkit.presets import Quota
+from rich.console import Console
+
 from examples import services, settings
 from examples.characters import Selection
-from examples.database import Database
+from examples.database import opened
+from examples.dictionary import Dictionary
 from examples.errors import UsageError
 from examples.files import check_writable
-from examples.services import Services
-from examples.settings import Settings
+from examples.fleet import Plan
 from examples.sources import from_file, from_hsk
-from examples.text import TextService
 from examples.work import Work
 
 USAGE = 2  # exit code
@@ -41,47 +42,44 @@ def tolerate_any_terminal() -> None:
 
 async def run(options: Namespace) -> int:
     """Check what can be checked, open what is needed, and work."""
-    config, selection = settings.load(), chosen(options)
+    variables = environment(options)
+    config, selection = settings.load({**os.environ, **variables}), chosen(options)
     for path in filter(None, (options.report, options.picture)):
         check_writable(path)
-    async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(opened(options.database or config.database.url, config))
-        service = await stack.enter_async_context(service_for(options, config))
-        text = await stack.enter_async_context(text_service(service, config))
-        return await Work(config, database, service, text, selection).do(options)
+    real = services.real(config, options.speed) if options.service == "real" else None
+    if options.standin:
+        await services.running(options.standin, options.speed)
+    console = Console(highlight=False)
+    async with opened(config.database) as database:
+        with console.status("Loading the dictionary CC-CEDICT into the database, once ..."):
+            await Dictionary(database).load()
+        work = Work(config, database, selection, console, with_media=not options.texts_only)
+        await work.look()
+        if not work.missing:
+            return await work.close(options)
+        with tempfile.TemporaryDirectory(prefix="flashcards-", ignore_cleanup_errors=True) as folder:
+            plan = Plan(
+                folder=Path(folder),
+                workers={"import": 1, **({} if options.texts_only else {"deck": 1})},
+                speed=options.speed,
+                standin=options.standin or "",
+                real=real,
+                redis_url=config.queue.redis_url,
+                environment=variables,
+            )
+            return await work.do(plan, options)
+
+
+def environment(options: Namespace) -> dict[str, str]:
+    """What the options say, as variables of the workers."""
+    kind = "real" if options.service == "real" else "stand-in"
+    variables = {"FLASHCARDS_SERVICES_KIND": kind, "FLASHCARDS_SERVICES_SPEED": f"{options.speed:g}"}
+    if options.database:
+        variables["FLASHCARDS_DATABASE_URL"] = options.database
+    # What fails is tried again by whoever runs the demo again.
+    return variables | {"FLASHCARDS_QUEUE_TRIES": "1"}
 
 
 def chosen(options: Namespace) -> Selection:
     """The characters of the input."""
     return from_file(options.file, options.encoding) if options.file else from_hsk(options.size)
-
-
-@asynccontextmanager
-async def opened(file_or_url: str, config: Settings) -> AsyncIterator[Database]:
-    """The database."""
-    options = config.database
-    database = await Database.open(file_or_url, patience=options.patience, connections=options.connections)
-    try:
-        yield database
-    finally:
-        await database.close()
-
-
-@asynccontextmanager
-async def service_for(options: Namespace, config: Settings) -> AsyncIterator[Services]:
-    """The text service that was asked for; a stand-in of our own, if nothing was."""
-    if options.service == "openai":
-        yield services.real(config, options.speed, ("text",))
-    elif options.standin:
-        yield await services.running(options.standin, options.speed)
-    else:
-        async with services.started(options.speed) as standin:
-            yield standin
-
-
-def text_service(service: Services, config: Settings) -> TextService:
-    """The client of the text service, held to its quota, which is as much faster as the service."""
-    options, endpoint = config.text, service.text
-    quota = Quota(rate=options.rate, burst=options.burst).scaled(endpoint.speed)
-    limiter = quota.bucket(jitter=options.jitter, name="text")
-    return TextService(endpoint, options, limiter, connections=config.scaled(config.bulk_import.concurrency))

@@ -19,7 +19,7 @@ def in_process(folder: Path, loaded: Path, content: bytes, *arguments: str) -> d
     (folder / "my.txt").write_bytes(content)
     database, report = shutil.copy(loaded, folder / "cards.db"), folder / "report.json"
     files = ["--file", folder / "my.txt", "--database", database, "--report", report]
-    assert main([*map(str, files), "--speed", SPEED, *arguments]) == 0
+    assert main([*map(str, files), "--speed", SPEED, TEXTS, *arguments]) == 0
     return dict(json.loads(report.read_text(encoding="utf-8")))
 
 

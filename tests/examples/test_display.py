@@ -5,11 +5,10 @@ from io import StringIO
 from attrs import evolve
 from rich.console import Console
 
-from batchkit import BatchSplit, CallFinished, ItemFinished, Outcome
 from examples import display
 from examples.characters import LeftOut, Reason
-from examples.database import Card
-from examples.progress import Bar, Lines, watcher
+from examples.database import Card, Progress
+from examples.progress import Bars, Lines, watcher
 from examples.report import Report
 
 CARD = Card("好", "hǎo, hào", {"hǎo": ["good", "well"], "hào": ["to like"]}, "[m]", "你好！", "nǐ hǎo", "Hi!")
@@ -48,34 +47,44 @@ def printed(out: Console) -> str:
     return out.file.getvalue()
 
 
-def finish(item: int, error: Exception | None = None) -> ItemFinished:
-    return ItemFinished("import", Outcome(item, item, None, error))
-
-
-def test_a_log_gets_a_line_for_each_tenth() -> None:
+def test_a_log_gets_a_line_for_each_tenth_of_each_step() -> None:
     out = console(terminal=False)
-    watch = watcher(out, 1000)
-    assert isinstance(watch, Lines)
-    with watch:
-        for item in range(1000):
-            if item % 10 == 0:
-                watch(CallFinished("import", 10, 1.0, None))
-            watch(finish(item))
+    with watcher(out) as watch:
+        assert isinstance(watch, Lines)
+        for done in range(1, 1001, 7):
+            watch.show(Progress(words=1000, texts=done, complete=0))
+        watch.show(Progress(1000, 1000, 250))
+        watch.show(Progress(1000, 1000, 1000))
     lines = printed(out).splitlines()
-    assert len(lines) == 10
-    assert lines[0].startswith("  100 of 1,000 cards, 10 calls, ")
+    assert lines[0].startswith("  100 of 1,000 cards, ")
+    assert len([line for line in lines if "cards" in line]) == 10
+    assert [line.partition(",")[0] for line in lines[-2:]] == ["  200 of 1", "  1"]
+    assert "  1,000 of 1,000 pictures and sounds, " in lines[-1]
 
 
-def test_a_terminal_gets_a_bar() -> None:
+def test_what_was_there_before_is_not_told_as_progress() -> None:
+    out = console(terminal=False)
+    with watcher(out, with_media=False) as watch:
+        watch.show(Progress(words=10, texts=5, complete=10))
+        watch.show(Progress(words=10, texts=6, complete=10))
+    assert [line.partition(",")[0] for line in printed(out).splitlines()] == ["  6 of 10 cards"]
+
+
+def test_a_terminal_gets_a_bar_for_each_step() -> None:
     out = console(terminal=True)
-    watch = watcher(out, 2)
-    assert isinstance(watch, Bar)
-    with watch:
-        watch(BatchSplit("import", 2, ValueError()))
-        watch(finish(0))
-        watch(finish(1, ValueError()))
-    assert str(watch.counts) == "0 calls, 1 split, 1 failed"
+    with watcher(out) as watch:
+        assert isinstance(watch, Bars)
+        watch.show(Progress(words=2, texts=2, complete=1))
     assert "2/2" in printed(out)
+    assert "1/2" in printed(out)
+
+
+def test_the_decks_have_a_part_of_their_own() -> None:
+    out = console(terminal=False)
+    out.print(display.closing(evolve(REPORT, failures={}, decks=REPORT), [CARD]))
+    assert "Texts: the import" in printed(out)
+    assert "Pictures and sounds: the decks" in printed(out)
+    assert "the answer is [malformed]" in printed(out)
 
 
 def test_the_closing_words_name_failures_and_what_was_left_out() -> None:
