@@ -168,6 +168,24 @@ def loadtest(session: nox.Session) -> None:
         )
 
 
+@nox.session(python=False)
+def worker(session: nox.Session) -> None:
+    """Run workers: `-- all` for a small fleet of them; `-- --help` tells what else there is."""
+    python = sync(session, "examples")
+    with contextlib.chdir(session.invoked_from):
+        session.run(
+            python, "-m", "examples.worker", *session.posargs, env=OUR_FOLDERS, log=False, interrupt_timeout=60
+        )
+
+
+@nox.session(python=False)
+def enqueue(session: nox.Session) -> None:
+    """Send work to the workers: `-- card 好 --wait`; `-- --help` tells what else there is."""
+    python = sync(session, "examples")
+    with contextlib.chdir(session.invoked_from):
+        session.run(python, "-m", "examples.enqueue", *session.posargs, env=OUR_FOLDERS, log=False)
+
+
 def selected(session: nox.Session) -> list[str]:
     """The arguments for pytest, which runs in the root: paths are meant from where the user stands."""
     here = Path(session.invoked_from)

@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None, limits: MakeLimits = fleet_limi
     """Work; returns the exit code."""
     options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format=FORMAT)
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it says a line for each request
+    for chatty in ("httpx2", "coredis"):  # a line for each request, and for each try to connect
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     if options.until_stdin_closes:
         when_parent_ends(terminate)
     try:

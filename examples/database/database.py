@@ -200,7 +200,7 @@ class Database:
     async def close(self) -> None:
         """Give the connections back, when what is under way has ended, also if nobody waits for it."""
         with anyio.CancelScope(shield=True):
-            while self._under_way:
+            while self._under_way:  # noqa: ASYNC110 - that ends in milliseconds, and only here is it asked
                 await anyio.sleep(A_MOMENT)
             await self.engine.dispose()
 

@@ -1,4 +1,4 @@
-"""A deck is made card by card: what is whole stays, what fails is named, and it may be stopped at any moment."""
+"""A deck is made card by card: what is whole stays, what fails is named, and it may be stopped."""
 
 import anyio
 import pytest
@@ -56,7 +56,7 @@ async def test_what_the_dictionary_does_not_know_is_left_out(workshop: Workshop)
 async def test_a_card_that_fails_is_named_and_the_rest_is_made(workshop: Workshop) -> None:  # noqa: F811
     workshop.turn(text={"poison": ["六"]})
     async with workshop.studio() as studio:
-        with pytest.raises(Unfinished, match="1 of the cards are not whole .*六.*malformed") as raised:
+        with pytest.raises(Unfinished, match=r"1 of the cards are not whole .*六.*malformed") as raised:
             await (await job(studio)).run()
         assert not raised.value.passing
         assert list(of(raised.value.result)["failed"]) == ["六"]

@@ -8,7 +8,7 @@ from examples.database import Card, cards
 from examples.enrichment import Enrichment
 from examples.errors import ServiceError, UnknownWord
 from examples.studio import Studio
-from tests.examples.workshop import SLOW, Workshop, standin_url, workshop  # noqa: F401 - fixtures
+from tests.examples.workshop import SLOW, Workshop, standin_url, until, workshop  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.anyio
 
@@ -91,9 +91,8 @@ async def test_what_is_paid_for_is_saved_though_the_rest_is_cancelled(workshop: 
     async with workshop.studio() as studio:
         async with anyio.create_task_group() as group:
             group.start_soon(Enrichment(studio).enrich, WORD, 0)
-            with anyio.fail_after(20):
-                while not (found := await studio.database.cards([WORD])) or len(found[0].missing) > 1:
-                    await anyio.sleep(0.01)
+            await until(lambda: len(workshop.answered) == 3)  # the text, and both sounds
+            await until(lambda: studio.database.traffic.rows == 3)
             group.cancel_scope.cancel()
         workshop.turn(picture={"slow": SLOW})
         assert not (await Enrichment(studio).enrich(WORD, 0)).missing

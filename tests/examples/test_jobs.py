@@ -1,7 +1,5 @@
-"""What becomes of jobs on a real queue: done, tried again, or buried with the cause and sent again by hand."""
+"""What becomes of jobs: done, tried again, or buried with the cause and sent again by hand."""
 
-import signal
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -13,11 +11,10 @@ from examples.database import DeadLetter, Deck, opened
 from examples.priorities import Priority
 from examples.queueing import JobQueue
 from examples.settings import Settings
-from tests.examples.workshop import Workshop, own_workshop, standin_url, workshop  # noqa: F401 - fixtures
+from tests.examples.workshop import DEADLINE, Workshop, standin_url, until, workshop  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.anyio
 
-DEADLINE = 40
 WORDS = "一二三四五六七八九十上下大小人口手山水火"
 INTERACTIVE, NORMAL = Priority.INTERACTIVE, Priority.NORMAL
 
@@ -53,17 +50,13 @@ async def test_a_card_comes_back_whole(workshop: Workshop) -> None:  # noqa: F81
 
 async def test_an_import_has_its_decks_made_whole(workshop: Workshop) -> None:  # noqa: F811
     async with workshop.working("import") as queue:
-        result = await done(queue, {"name": "hsk", "words": WORDS}, Priority.BULK)
+        await queue.send({"name": "hsk", "words": WORDS, "priority": 0}, Priority.BULK, "an id")
+        result = (await queue.result_by_id("an id", DEADLINE)).result
         async with workshop.working("deck") as decks:
-            await decks.result_by_id(f"{await first_job(queue)}:hsk-01", DEADLINE)
+            await decks.result_by_id("an id:hsk-01", DEADLINE)
     assert result["decks"] == ["hsk-01"]
     assert workshop.calls["picture"] == 20
     assert set(workshop.answered.values()) == {1}
-
-
-async def first_job(queue: JobQueue) -> str:
-    (job,) = await queue.redis.zrange(queue.prefix + ":results", 0, 0)
-    return str(job)
 
 
 async def test_a_job_that_fails_again_and_again_is_buried_and_sent_again(
@@ -101,8 +94,7 @@ async def test_an_outage_uses_up_no_tries(workshop: Workshop) -> None:  # noqa: 
     async with workshop.working("deck", **more) as queue, anyio.create_task_group() as group:
 
         async def repair() -> None:
-            while len(workshop.lines("text")) < 20:
-                await anyio.sleep(0.05)
+            await until(lambda: len(workshop.lines("text")) >= 20)
             workshop.turn(text={"rate": 1000, "burst": 1000})
 
         group.start_soon(repair)
@@ -133,48 +125,3 @@ async def test_a_job_under_which_worker_after_worker_dies_is_buried(workshop: Wo
 def test_the_pauses_between_two_tries_double(standin_url: str) -> None:  # noqa: F811
     options = Workshop(standin_url, {}).config().queue
     assert [pause(options, number) for number in (1, 2, 3, 6, 7, 1000)] == [2, 4, 8, 60, 60, 60]
-
-
-async def test_a_killed_worker_s_job_runs_again_elsewhere_and_pays_only_for_what_was_under_way(
-    workshop: Workshop,  # noqa: F811
-    tmp_path: Path,
-) -> None:
-    config = workshop.config()
-    await save_deck(config)
-    workshop.turn(text={"slow": 1}, picture={"slow": 1}, sound={"slow": 1})
-    async with JobQueue("deck", config.queue) as queue:
-        with workshop.process("deck", tmp_path / "log") as first:
-            job = await queue.send({"deck": "deck", "priority": 0}, NORMAL)
-            while workshop.calls.get("picture", 0) < 5:
-                await anyio.sleep(0.02)
-            first.kill()
-        under_way = len([line for line in workshop.lines() if line["answer"] in (None, "aborted")])
-        async with workshop.working("deck"):
-            result = await queue.result_by_id(job, DEADLINE)
-    assert result.success
-    assert result.result["saved"] == len(WORDS)
-    repeated = sum(count - 1 for count in workshop.answered.values())
-    assert repeated <= max(under_way, config.deck.concurrency * 3)
-
-
-async def test_a_worker_that_is_told_to_end_finishes_its_cards_and_leaves_the_rest(
-    workshop: Workshop,  # noqa: F811
-    tmp_path: Path,
-) -> None:
-    config = workshop.config()
-    await save_deck(config)
-    workshop.turn(text={"slow": 1}, picture={"slow": 1}, sound={"slow": 1})
-    more = {"FLASHCARDS_DECK_CONCURRENCY": "4"}
-    async with JobQueue("deck", config.queue) as queue:
-        with workshop.process("deck", tmp_path / "log", **more) as first:
-            job = await queue.send({"deck": "deck", "priority": 0}, NORMAL)
-            while workshop.calls.get("picture", 0) < 2:
-                await anyio.sleep(0.02)
-            first.send_signal(signal.SIGTERM)
-            assert await anyio.to_thread.run_sync(first.wait, DEADLINE) == 0
-        async with opened(config.database) as database:
-            progress = await database.progress("deck")
-        assert 0 < progress.complete == progress.texts < len(WORDS)
-        async with workshop.working("deck"):
-            assert (await queue.result_by_id(job, DEADLINE)).result["saved"] == len(WORDS)
-    assert set(workshop.answered.values()) == {1}

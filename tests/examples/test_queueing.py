@@ -1,4 +1,4 @@
-"""The queue: jobs are run once, in order of their priority, again when it helps, and never lost without a word."""
+"""The queue: jobs are run once, in order of their priority, by whoever has time."""
 
 import random
 from collections.abc import AsyncIterator
@@ -14,12 +14,10 @@ from examples.priorities import Priority
 from examples.queueing import JobQueue
 from examples.scaling import Bounds
 from examples.settings import Settings
-from tests.examples.workshop import Workshop, own_workshop, standin_url, workshop  # noqa: F401 - fixtures
+from tests.examples.workshop import DEADLINE, Workshop, own_workshop, standin_url, until, workshop  # noqa: F401 - fixtures
 from tests.servers import Server
 
 pytestmark = pytest.mark.anyio
-
-DEADLINE = 30
 
 
 @pytest.fixture
@@ -62,12 +60,6 @@ async def running(
         await group.start(queue.run_async)
         yield queue
         queue.stop()
-
-
-async def until(condition: Any) -> None:
-    with anyio.fail_after(DEADLINE):
-        while not condition():
-            await anyio.sleep(0.01)
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
-"""A workshop for tests of workers: a real Valkey, a real stand-in, a database of either kind, and studios on them."""
+"""A workshop for tests of workers: a real Valkey, a real stand-in, a database, and studios on them."""
 
 import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from attrs import define, field
 from examples import settings, studio
 from examples.children import path
 from examples.jobs import Jobs
-from examples.limits import Limits, LocalLimits
+from examples.limits import LocalLimits
 from examples.queueing import JobQueue
 from examples.settings import Settings
 from examples.standin.ledger import Line
@@ -27,6 +27,7 @@ from tests.servers import Server
 
 SPEED = 20  # time-outs go by it, and had better not be over before a busy machine has answered
 SLOW = 0.1  # but the answers take a tenth of what they take elsewhere
+DEADLINE = 40  # seconds
 PLENTY = {"rate": 100_000, "burst": 100_000}
 SOUND = {service: dict(PLENTY) for service in ("text", "picture", "sound")}
 FAULTS = ("error_rate", "hang_rate", "malformed_rate", "truncated_rate", "wrong_rate")
@@ -90,9 +91,9 @@ class Workshop:
         return dict(Counter(service for service, _ in self.answered.elements()))
 
     @asynccontextmanager
-    async def studio(self, limits: Limits | None = None, **more: str) -> AsyncIterator[Studio]:
-        """What a worker process has open; limits of its own, unless others are given."""
-        async with studio.opened(self.config(**more), lambda _: limits or LocalLimits()) as opened:
+    async def studio(self, **more: str) -> AsyncIterator[Studio]:
+        """What a worker process has open, with limits of its own."""
+        async with studio.opened(self.config(**more), lambda _: LocalLimits()) as opened:
             yield opened
 
     @asynccontextmanager
@@ -109,7 +110,7 @@ class Workshop:
 
     @contextmanager
     def process(self, kind: str, log: Path, **more: str) -> Iterator[subprocess.Popen[str]]:
-        """A worker of a kind in a process of its own, when it takes jobs; killed at the end if it is there."""
+        """A worker of a kind in a process of its own, which takes jobs; killed at the end."""
         variables = os.environ | self.environment | more | {"PYTHONPATH": path()}
         command = [sys.executable, "-P", "-m", "examples.worker", kind]
         with (
@@ -164,3 +165,10 @@ def variables(standin: str, valkey: Server, place: str, folder: Path) -> dict[st
 def of(value: object) -> Any:
     """What a job told, as JSON is: of any shape."""
     return value
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Return when something outside of this event loop has come true."""
+    with anyio.fail_after(DEADLINE):
+        while not condition():  # noqa: ASYNC110
+            await anyio.sleep(0.02)
