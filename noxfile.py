@@ -174,7 +174,13 @@ def worker(session: nox.Session) -> None:
     python = sync(session, "examples")
     with contextlib.chdir(session.invoked_from):
         session.run(
-            python, "-m", "examples.worker", *session.posargs, env=OUR_FOLDERS, log=False, interrupt_timeout=60
+            python,
+            "-m",
+            "examples.worker",
+            *session.posargs,
+            env=OUR_FOLDERS,
+            log=False,
+            interrupt_timeout=60,
         )
 
 
