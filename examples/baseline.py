@@ -39,9 +39,10 @@ class Baseline:
     async def card(self, word: str) -> None:
         """A card with all its media: four calls, four rows saved."""
         card = await self.character(word)
-        card = await self._keep(card, "picture", await self.picture.draw(words.picture(card)))
-        card = await self._keep(card, "word_sound", await self.sound.speak(card.word))
-        await self._keep(card, "sentence_sound", await self.sound.speak(card.example))
+        card = evolve(card, picture=await self._kept(await self.picture.draw(words.picture(card))))
+        card = evolve(await self._save(card), word_sound=await self._kept(await self.sound.speak(card.word)))
+        card = await self._save(card)
+        await self._save(evolve(card, sentence_sound=await self._kept(await self.sound.speak(card.example))))
 
     async def character(self, word: str) -> Card:
         """A card with its text."""
@@ -50,9 +51,8 @@ class Baseline:
         (text,) = await self.text.write([words.question(asked)])
         return await self._save(words.card(asked, text))
 
-    async def _keep(self, card: Card, step: str, media: Media) -> Card:
-        key = await self.media.put(media.content, enrichment.suffix(media))
-        return await self._save(evolve(card, **{step: key}))
+    async def _kept(self, media: Media) -> str:
+        return await self.media.put(media.content, enrichment.suffix(media))
 
     async def _save(self, card: Card) -> Card:
         (saved,) = await self.database.save([card])

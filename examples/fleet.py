@@ -111,7 +111,7 @@ async def started(plan: Plan) -> AsyncIterator[Fleet]:
     """
     async with AsyncExitStack() as stack:
         redis_url = plan.redis_url or await stack.enter_async_context(embedded.started())
-        asked = plan.real or await stack.enter_async_context(standin(plan))
+        asked: Services = await stack.enter_async_context(standin(plan)) if plan.real is None else plan.real
         fleet = Fleet(plan, redis_url, asked, environment(plan, redis_url, asked))
         patience = 0.0  # whoever leaves by an error, or is cancelled, does not wait
         try:

@@ -154,7 +154,7 @@ def plan(options: argparse.Namespace, folder: Path, variables: Mapping[str, str]
     hidden = [] if options.after else [f"{name}.rate={rate}" for name, rate in rates(options.quota).items()]
     return Plan(
         folder=folder,
-        workers=dict.fromkeys(kinds, options.workers),
+        workers={kind: int(options.workers) for kind in kinds},
         speed=options.speed,
         switches=[*(FAULTS if options.faults else ()), *hidden, *options.set],
         environment={**variables, **(MOST_TRIES if options.policy == "backoff" else {})},
@@ -190,21 +190,20 @@ class LoadTest:
     async def run(self) -> tuple[Report, tuple[float, ...]]:
         """Do it; returns the report, and of single cards the service seconds from request to answer."""
         wanted = from_hsk(self.options.size).wanted
-        async with anyio.create_task_group() as group:
-            if self.options.after:
-                group.start_soon(self.change_quota)
-            since = await self.client.services.mark()
-            match self.options.kind:
-                case "deck":
-                    done = await self.client.decks(self.decks(wanted))
-                    found = await self.client.report("deck", done, wanted, since), ()
-                case "bulk-import":
-                    done = await self.client.done("import", self.imports(wanted), Priority.BULK)
-                    found = await self.client.report("import", done, wanted, since, ["text"]), ()
-                case _:
-                    found = await self.cards(wanted)
-            group.cancel_scope.cancel()
-        return found
+        async with self.changing():
+            if self.options.kind == "card":
+                return await self.cards(wanted)
+            return await self.jobs(wanted), ()
+        raise AssertionError("nobody cancels the block")
+
+    async def jobs(self, wanted: Sequence[str]) -> Report:
+        """Decks or imports, all at once."""
+        since = await self.client.services.mark()
+        if self.options.kind == "deck":
+            done = await self.client.decks(self.decks(wanted))
+            return await self.client.report("deck", done, wanted, since)
+        done = await self.client.done("import", self.imports(wanted), Priority.BULK)
+        return await self.client.report("import", done, wanted, since, ["text"])
 
     async def twin(self, folder: Path) -> float:
         """Service seconds that the sequential twin takes, judged by the first few cards."""
@@ -212,7 +211,7 @@ class LoadTest:
         (folder / "twin").mkdir()
         config = settings.load(place(folder / "twin", None))
         taken = await baseline.measure(KINDS[self.options.kind], wanted, config, self.client.services)
-        return taken * self.options.size / len(wanted)
+        return taken * int(self.options.size) / len(wanted)
 
     async def cards(self, wanted: Sequence[str]) -> tuple[Report, tuple[float, ...]]:
         """Cards, one after the other: each is asked for when the one before it is there."""
@@ -239,6 +238,15 @@ class LoadTest:
             decks = [Deck(f"others {number}", everything[1000 + 100 * number :][:100]) for number in range(3)]
             group.start_soon(self.client.decks, decks)
             await anyio.sleep(SETTLED / self.options.speed)
+            yield
+            group.cancel_scope.cancel()
+
+    @asynccontextmanager
+    async def changing(self) -> AsyncIterator[None]:
+        """The quota changes after a while, if that is wanted and the block lasts so long."""
+        async with anyio.create_task_group() as group:
+            if self.options.after:
+                group.start_soon(self.change_quota)
             yield
             group.cancel_scope.cancel()
 

@@ -33,7 +33,7 @@ DECK = evolve(
 )
 
 
-def use(use: Use, **changes: float) -> Use:
+def use(use: Use, **changes: Any) -> Use:
     """Another use; its total is what it waited and did, unless that is given."""
     changed = evolve(use, **changes)
     return evolve(changed, total=changes.get("total", changed.waiting + changed.calling))
