@@ -31,6 +31,7 @@ from examples.studio import MakeLimits, fleet_limits
 LOST, USAGE = 1, 2  # exit codes
 LOOK = 1.0  # seconds between two looks whether all workers live
 TOO_LATE = 10  # seconds after the grace at which the process ends, whatever it waits for
+STOPPING = "Stopping: what is under way comes to an end."
 FORMAT = "%(asctime)s %(name)s %(levelname)s %(message)s"
 
 log = logging.getLogger("examples.worker")
@@ -112,7 +113,7 @@ async def whole_fleet(config: Settings) -> None:
     async with fleet.started(plan) as running:
         print(f"Workers take jobs. REDIS_URL={running.redis_url}; their logs are in {folder}", flush=True)
         with address.told(config, running.redis_url):
-            await until_stopped(lambda: kept_up(running, stop), stop.set, 0, print)
+            await until_stopped(lambda: kept_up(running, stop), stop.set, LOOK, lambda _: print(STOPPING))
 
 
 async def kept_up(running: Fleet, stop: anyio.Event) -> None:

@@ -10,7 +10,9 @@ from examples.database import Deck, opened
 from examples.priorities import Priority
 from examples.queueing import JobQueue
 from examples.settings import Settings
+from tests.examples.conftest import load
 from tests.examples.workshop import DEADLINE, Workshop, own_workshop, standin_url, until  # noqa: F401 - fixtures
+from tests.postgres import Postgres, postgres  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.anyio
 
@@ -21,6 +23,25 @@ NORMAL = Priority.NORMAL
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+async def test_a_database_that_is_away_is_waited_for(
+    own_workshop: Workshop,  # noqa: F811
+    postgres: Postgres,  # noqa: F811
+) -> None:
+    workshop, place = own_workshop, postgres.new_database()
+    await load(place)
+    config = workshop.config(FLASHCARDS_DATABASE_URL=place)
+    await save_deck(config)
+    workshop.turn(text={"slow": 1}, picture={"slow": 1}, sound={"slow": 1})
+    async with workshop.working("deck", FLASHCARDS_DATABASE_URL=place) as queue:
+        job = await queue.send({"deck": "deck", "priority": 0}, NORMAL)
+        await until(lambda: workshop.calls.get("text", 0) >= 3)
+        await anyio.to_thread.run_sync(postgres.stop)
+        await anyio.sleep(2)
+        await anyio.to_thread.run_sync(postgres.start)
+        assert (await queue.result_by_id(job, DEADLINE)).result["saved"] == len(WORDS)
+    assert set(workshop.answered.values()) == {1}
 
 
 async def save_deck(config: Settings) -> None:
