@@ -12,6 +12,7 @@ import pytest
 from examples.demo import main
 
 SPEED = "40"
+TEXTS = "--texts-only"
 
 
 def in_process(folder: Path, loaded: Path, content: bytes, *arguments: str) -> dict[str, Any]:
