@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-SPEED = 20.0  # of the stand-in: 1,000 pictures at 1/s in less than a minute
+SPEED = 15.0  # of the stand-in: 1,000 pictures at 1/s in little more than a minute
 INTERRUPTED = 130  # what a shell says of a program that Ctrl-C ended
 
 
@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--picture", type=Path, metavar="FILE.svg", help="draw the closing report")
     parser.add_argument("--texts-only", action="store_true", help="leave out pictures and sounds")
     parser.add_argument(
-        "--speed", type=speed, metavar="S", help="seconds of the stand-in's in one (default 20)"
+        "--speed", type=speed, metavar="S", help="seconds of the stand-in's in one (default 15)"
     )
     parser.add_argument("--service", type=service, choices=["stand-in", "real"], default="stand-in")
     parser.add_argument("--standin", metavar="URL", help="a stand-in that runs already, at the speed given")
