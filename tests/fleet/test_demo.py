@@ -133,7 +133,7 @@ def test_a_thousand_characters_and_a_second_run_that_calls_nothing(demo: Demo) -
 
 
 def test_decks_follow_with_pictures_and_sounds_and_a_second_run_asks_for_nothing(demo: Demo) -> None:
-    report = demo.run("--size", "120")
+    report = demo.run("--size", "120", speed="10")  # at which no answer is given up on a busy machine
     assert demo.code == 0, demo.said
     assert (report["items"], report["saved"], report["failed"], report["calls"]) == (120, 120, 0, 12)
     decks = report["decks"]

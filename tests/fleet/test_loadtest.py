@@ -1,6 +1,6 @@
 """The load test as it is run: a fleet of processes for each, in scaled time.
 
-How near it comes to the bound is measured elsewhere (tests/fleet).
+How near it comes to the bound is measured elsewhere (test_quotas.py).
 """
 
 import json
