@@ -3,7 +3,8 @@
 streaq has a job run again when its worker dies. What is added here:
 
 - jobs and results are JSON; whether a job that failed is tried again is up to a handler;
-- a Redis that is away is waited for, and meanwhile the jobs under way go on;
+- a Redis that is away is waited for, and meanwhile the jobs under way go on; also if it comes back empty,
+  where jobs that nobody had begun are lost, and have to be sent again;
 - no job is fetched before it can begin, so that none lies with a worker that is busy;
 - how many jobs run at once follows how many wait.
 """
@@ -13,10 +14,11 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
 import anyio
+import streaq
 from anyio import TASK_STATUS_IGNORED, CancelScope, CapacityLimiter
 from anyio.abc import TaskStatus
 from anyio.streams.memory import MemoryObjectReceiveStream
@@ -26,17 +28,21 @@ from coredis.exceptions import RedisError, StreamConsumerGroupError
 from coredis.retry import ExponentialBackoffRetryPolicy
 from streaq import Worker
 from streaq.constants import REDIS_GROUP
-from streaq.types import Entries, StreamMessage
+from streaq.task import TaskResult
+from streaq.types import Entries, StreamMessage, Streaq
 
 from examples import settings
 from examples.errors import UsageError
 from examples.priorities import NAMES, Priority
 from examples.scaling import Bounds, next_limit
 
+T = TypeVar("T")
+
 ONE = Bounds(1, 1)
 KINDS = ("card", "deck", "import")
 AWAY = (RedisAway, OSError, TimeoutError)  # what coredis raises while Redis is not there
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds between two looks whether Redis is back
+LOOK_AGAIN = 5.0  # seconds that a result is waited for before it is looked up
 ANSWER = 5.0  # seconds for an answer, after those that were asked to wait
 
 log = logging.getLogger("examples.queue")
@@ -47,6 +53,13 @@ def is_away(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return all(is_away(each) for each in error.exceptions)
     return isinstance(error, AWAY)
+
+
+def is_empty(error: BaseException) -> bool:
+    """Whether Redis has lost its data; of a group, whether something in it says so."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(is_empty, error.exceptions))
+    return isinstance(error, StreamConsumerGroupError) or "Function not found" in str(error)
 
 
 def redis_error(error: BaseException) -> Exception | None:
@@ -158,7 +171,11 @@ class JobQueue(Worker[None]):
         """Put a job into the queue; returns its id. One of that id which waits or runs is not sent again."""
         job = self.enqueue_unsafe(self.kind, **arguments)
         job.id = job_id or uuid4().hex
-        await job.start(priority=priority.queue)
+
+        async def put() -> None:
+            await job.start(priority=priority.queue)
+
+        await self._outlast(put)
         return job.id
 
     def stop(self) -> None:
@@ -167,6 +184,14 @@ class JobQueue(Worker[None]):
             self._intake.cancel()
         if self._leave is not None:
             self._leave()
+
+    async def result_by_id(self, task_id: str, timeout: timedelta | float | None = None) -> TaskResult[Any]:
+        """As streaq has it, but it looks again: nobody hears what is told while Redis is away."""
+        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        with anyio.fail_after(seconds):
+            while True:
+                with anyio.move_on_after(LOOK_AGAIN):
+                    return await self._outlast(partial(super().result_by_id, task_id))
 
     async def depth(self) -> Depth:
         """How many jobs there are."""
@@ -187,17 +212,25 @@ class JobQueue(Worker[None]):
             return 0
         return int(pending.pending)
 
-    async def _outlast(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do something to its end, anew each time that Redis was away."""
+    async def _outlast(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do something to its end, anew each time that Redis was away, or came back without its data."""
         while True:
             try:
                 return await work()
             except Exception as error:
-                if not is_away(error):
+                if not (empty := is_empty(error)) and not is_away(error):
                     raise
-                log.warning("%s: Redis is away (%s)", self.kind, error)
+                log.warning("%s: Redis is %s (%s)", self.kind, "empty" if empty else "away", error)
             await anyio.sleep(FIRST_PAUSE)
             await self.redis.ping()  # which waits until it is back
+            if empty:
+                await self._outlast(self._furnish)
+
+    async def _furnish(self) -> None:
+        """Put back what has to be in Redis before there are jobs: streaq's functions, and its groups."""
+        code = await anyio.Path(streaq.__file__).with_name("lua").joinpath("streaq.lua").read_text()
+        self._lib = await Streaq(self.redis, code=code, replace=True)
+        await self._lib.create_groups(self.stream_key, REDIS_GROUP, *self.priorities)
 
     # what follows takes the place of methods of streaq's
 
@@ -205,13 +238,17 @@ class JobQueue(Worker[None]):
         self, queue: MemoryObjectReceiveStream[StreamMessage], limiter: CapacityLimiter, scope: CancelScope
     ) -> None:
         """As streaq has it, but a job counts as ours from the moment at which it was fetched: it is not given
-        to somebody else while it waits for its turn.
+        to somebody else while it waits for its turn. Nor to us once more, as happens when Redis was away for
+        longer than the idle time-out.
         """
         with queue:
             async for job in queue:
-                self._running_tasks[job.priority].add(job.message_id)
-                async with limiter:
-                    await self.run_task(job)
+                ours = self._running_tasks[job.priority]
+                if job.message_id not in ours:
+                    ours.add(job.message_id)
+                    async with limiter:
+                        await self.run_task(job)
+                    ours.discard(job.message_id)
                 self._count -= 1
 
     async def run_consumers(
@@ -249,7 +286,12 @@ class JobQueue(Worker[None]):
         """As streaq has it. But where it waits it asks for one job and not for several of each priority, of
         which some would have to wait here.
         """
-        return await super()._read_streams_legacy(1 if block else count, block)
+        some = 1 if block else count
+        return await self._outlast(lambda: super(JobQueue, self)._read_streams_legacy(some, block))
+
+    async def _read_streams_max_count(self, count: int, block: bool = False) -> Entries:
+        """As streaq has it, but it waits for a Redis that is away."""
+        return await self._outlast(lambda: super(JobQueue, self)._read_streams_max_count(count, block))
 
     async def run_task(self, msg: StreamMessage) -> None:
         """As streaq has it, but it waits for a Redis that is away, to begin a job. To end it, see below."""
