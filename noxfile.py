@@ -244,7 +244,9 @@ def fleet(session: nox.Session) -> None:
         session.run(python, "-m", "pytest", *selected(session))
         return
     # They have deadlines in real time, which a busy machine may miss: what failed has to pass on its own.
-    pytest = (python, "-m", "pytest", "-o", f"cache_dir={ENVIRONMENTS / 'fleet.cache'}", *SLOW)
+    # They start dozens of processes, which take long to load their libraries on a small machine.
+    options = (f"cache_dir={ENVIRONMENTS / 'fleet.cache'}", "faulthandler_timeout=600")
+    pytest = (python, "-m", "pytest", *(word for option in options for word in ("-o", option)), *SLOW)
     session.run(*pytest, *SIDE_BY_SIDE, "--cache-clear", success_codes=[0, 1])
     session.run(*pytest, "--last-failed", "--last-failed-no-failures=none", success_codes=[0, 5])
 

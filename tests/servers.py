@@ -171,6 +171,11 @@ class Server:
         """End it at once, as a crash does."""
         self._end(signal.SIGKILL)
 
+    def forget(self) -> None:
+        """Lose what it kept on disk, if it was told to keep anything; after it was ended."""
+        assert not self.running
+        shutil.rmtree(self._folder / "appendonlydir", ignore_errors=True)
+
     def stop(self) -> None:
         """Ask it to shut down, and wait until it did."""
         self.resume()

@@ -1,0 +1,258 @@
+"""Fleets of worker processes, for tests of what they do together and of what they survive.
+
+Each test runs on a place of either kind: an embedded Valkey with an SQLite file, as on one machine, or a
+Redis and a PostgreSQL that are there already.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import anyio
+import pytest
+import redis
+from attrs import define
+
+from examples import client, database, fleet, services, settings, words
+from examples.children import Child
+from examples.client import Client, Done
+from examples.database import Card, Database, Deck
+from examples.fleet import Fleet, Plan
+from examples.media_store import MediaStore, address
+from examples.priorities import Priority
+from examples.standin.ledger import Line
+from tests.postgres import Postgres
+from tests.servers import BINARIES, Server
+
+SPEED = 20.0  # service seconds in a second
+OURS = ("FLASHCARDS_", "OPENAI_", "FAL_", "AZURE_", "AWS_", "REDIS_URL", "ENVIRONMENT", "WORKER_SCALE_FACTOR")
+# A busy machine holds calls up for longer than a network does: more headroom, so that none is refused; and
+# more patience, so that none is given up and made again.
+CALM = {
+    **{f"FLASHCARDS_{service}_JITTER": "0.2" for service in ("TEXT", "PICTURE", "SOUND")},
+    **{f"FLASHCARDS_{service}_TIMEOUT": "600" for service in ("TEXT", "PICTURE", "SOUND")},
+    "FLASHCARDS_QUEUE_IDLE_TIMEOUT": "2",
+    "FLASHCARDS_QUEUE_PAUSE": "0.1",
+}
+Step = tuple[str, str]  # service, key
+
+
+@define(eq=False)
+class Place:
+    """Where a fleet can be started.
+
+    Attributes:
+        folder: of its files.
+        database_url: a new database with the characters of the dictionary.
+        redis_url: of a server that runs; empty: the fleet brings its own.
+        server: that server, if it is one.
+        postgres: the server of the database, if it is one.
+    """
+
+    folder: Path
+    database_url: str
+    redis_url: str = ""
+    server: Server | None = None
+    postgres: Postgres | None = None
+
+    @asynccontextmanager
+    async def fleet(
+        self,
+        workers: Mapping[str, int],
+        more: Mapping[str, str] = MappingProxyType({}),
+        *,
+        speed: float = SPEED,
+        switches: Sequence[str] = (),
+    ) -> AsyncIterator[Town]:
+        """A fleet of so many workers of each kind; `more` are further variables of theirs."""
+        variables = {
+            **CALM,
+            "FLASHCARDS_DATABASE_URL": self.database_url,
+            "FLASHCARDS_MEDIA_FOLDER": str(self.folder / "media"),
+            **more,
+        }
+        plan = Plan(
+            folder=self.folder,
+            workers=workers,
+            speed=speed,
+            switches=switches,
+            redis_url=self.redis_url,
+            environment=variables,
+        )
+        async with AsyncExitStack() as stack:
+            running = await stack.enter_async_context(fleet.started(plan))
+            config = settings.load(running.environment)
+            cards = await stack.enter_async_context(database.opened(config.database))
+            sender = await stack.enter_async_context(client.opened(config, cards, running.services))
+            kinds = [kind for kind, count in workers.items() for _ in range(count)]
+            yield Town(self, running, sender, dict(zip(running.workers, kinds, strict=True)))
+
+
+@define(eq=False)
+class Town:
+    """A fleet that runs, and who sends it work.
+
+    Attributes:
+        kinds: of the workers that were started.
+    """
+
+    place: Place
+    fleet: Fleet
+    client: Client
+    kinds: dict[Child, str]
+
+    @property
+    def database(self) -> Database:
+        return self.client.database
+
+    @property
+    def speed(self) -> float:
+        return self.fleet.plan.speed
+
+    @property
+    def standin(self) -> str:
+        """The URL of the stand-in."""
+        return self.fleet.environment["FLASHCARDS_SERVICES_STANDIN"]
+
+    # its workers
+
+    async def add(self, kind: str) -> Child:
+        """One more worker."""
+        (worker,) = await self.fleet.add(kind)
+        self.kinds[worker] = kind
+        return worker
+
+    def redis_pid(self) -> int:
+        """The number of the server's process."""
+        with redis.Redis.from_url(self.fleet.redis_url) as connection:
+            said: Any = connection.info("server")
+            return int(said["process_id"])
+
+    # its work
+
+    async def deck(self, name: str, words: Iterable[str]) -> Done:
+        """Have a deck made, and wait."""
+        return await self.client.decks([Deck(name, tuple(words))])
+
+    async def imported(self, name: str, words: Iterable[str]) -> Done:
+        """Have words imported, and their media made; wait."""
+        jobs = [{"name": name, "words": [*words]}]
+        ids = await self.client.send("import", jobs, Priority.BULK)
+        done = await self.client.wait("import", ids)
+        decks = [f"{ids[0]}:{deck}" for result in done.results for deck in result["decks"]]
+        media = await self.client.wait("deck", decks)
+        return Done([*done.results, *media.results], [*done.causes, *media.causes])
+
+    async def card(self, word: str) -> Done:
+        """Have a card made at once, and wait."""
+        return await self.client.done("card", [{"word": word}], Priority.INTERACTIVE)
+
+    # what came of it
+
+    async def lines(self) -> list[Line]:
+        """The ledger of the stand-in."""
+        said = await services.asked(self.standin, "GET", "ledger", 0)
+        return list(said["entries"])
+
+    async def turn(self, **switches: Mapping[str, object]) -> None:
+        """Turn switches of the stand-in."""
+        await services.turn(self.standin, switches)
+
+    async def well(self, service: str) -> int:
+        """How many calls a service has answered well."""
+        return sum(line["service"] == service and line["answer"] == "ok" for line in await self.lines())
+
+    async def until_well(self, service: str, calls: int) -> None:
+        """Return when a service has answered so many calls well."""
+        with anyio.fail_after(120):
+            while await self.well(service) < calls:  # noqa: ASYNC110 - it is another process that knows
+                await anyio.sleep(0.05)
+
+    async def saved(self, words: Iterable[str]) -> set[Step]:
+        """The steps of cards that the database has."""
+        return {step for card in await self.database.cards(words) for step in steps(card)}
+
+    async def check(self, words: Sequence[str]) -> Counter[Step]:
+        """All cards are whole, and database, media store and ledger agree about them.
+
+        Returns:
+            How often each step was answered well.
+        """
+        cards = await self.database.cards(words)
+        assert [card.word for card in cards] == [*words]
+        assert [card.word for card in cards if card.missing] == []
+        media = await MediaStore.open(self.client.config.media)
+        for key in {key for card in cards for key in card.media.values()}:
+            assert address(await media.get(key), Path(key).suffix) == key
+        answered = Counter(
+            (line["service"], key)
+            for line in await self.lines()
+            if line["answer"] == "ok"
+            for key in line["keys"]
+        )
+        assert {*answered} == {step for card in cards for step in steps(card)}
+        return answered
+
+
+def steps(card: Card) -> list[Step]:
+    """The calls that made what a card has."""
+    made = {
+        "picture": ("picture", words.picture(card)),
+        "word_sound": ("sound", card.word),
+        "sentence_sound": ("sound", card.example),
+    }
+    return [("text", card.word), *(made[step] for step in card.media)]
+
+
+def resident(worker: Child) -> float:
+    """Megabytes of memory that a process has."""
+    status = Path(f"/proc/{worker.process.pid}/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
+    return int(line.split()[1]) / 1024
+
+
+# fixtures
+
+
+@pytest.fixture
+def clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a developer has in the environment says nothing here."""
+    for name in [name for name in os.environ if name.startswith(OURS)]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def embedded(clean: None, loaded_file: Path, tmp_path: Path) -> Place:
+    """An SQLite file, and a Valkey that the fleet brings along."""
+    if not BINARIES:
+        pytest.skip("no server is bundled for this system")
+    return Place(tmp_path, str(shutil.copy(loaded_file, tmp_path / "flashcards.db")))
+
+
+@pytest.fixture
+def own_servers(
+    clean: None,
+    loaded_template: str,
+    session_postgres: Postgres,
+    tmp_path: Path,
+) -> Iterator[Place]:
+    """A Redis that keeps its data over restarts, and a database of PostgreSQL."""
+    url = session_postgres.new_database(loaded_template)
+    with Server("--appendonly", "yes") as server:
+        yield Place(tmp_path, url, server.url(), server, session_postgres)
+    gc.collect()  # of a lost connection coredis leaves streams unclosed: whose test it was ignores that
+
+
+@pytest.fixture(params=["embedded", "own_servers"])
+def place(request: pytest.FixtureRequest) -> Place:
+    """A place of each kind."""
+    found: Place = request.getfixturevalue(request.param)
+    return found
