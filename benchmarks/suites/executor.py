@@ -94,13 +94,17 @@ def _aiometer_cases(case: Callable[..., AsyncCase], function: Function) -> list[
 
 def _aiostream_cases(case: Callable[..., AsyncCase], function: Function) -> list[Case | Skipped]:
     try:
-        from aiostream import stream
+        from aiostream import Stream, stream
     except ImportError as error:
         return [Skipped("aiostream", str(error))]
 
+    async def call(item: int, *_: int) -> int:
+        return await function(item)
+
     async def mapped(items: int, *, ordered: bool) -> int:
         count = 0
-        values = stream.map(stream.iterate(range(items)), function, ordered=ordered, task_limit=WORKERS)
+        source: Stream[int] = stream.iterate(range(items))
+        values: Stream[int] = stream.map(source, call, ordered=ordered, task_limit=WORKERS)
         async with values.stream() as results:
             async for _ in results:
                 count += 1

@@ -47,7 +47,8 @@ async def against_its_path(cards: JobQueue, word: str) -> float:
     began = anyio.current_time()
     job = await cards.send({"word": word, "priority": int(Priority.INTERACTIVE)}, Priority.INTERACTIVE)
     done: Any = (await cards.result_by_id(job, 60)).result
-    return (anyio.current_time() - began) / (done["text"]["calling"] + done["picture"]["calling"])
+    path: float = done["text"]["calling"] + done["picture"]["calling"]
+    return (anyio.current_time() - began) / path
 
 
 async def make_busy(database: Database, decks: JobQueue, imports: JobQueue) -> None:
