@@ -66,7 +66,7 @@ async def test_a_killed_worker_s_job_runs_again_elsewhere_and_pays_only_for_what
     assert result.success
     assert result.result["saved"] == len(WORDS)
     repeated = sum(count - 1 for count in workshop.answered.values())
-    assert repeated <= config.deck.concurrency  # of 80: a step of each card that was under way
+    assert repeated <= 3 * config.deck.concurrency  # of 80: of each card three calls may be under way
 
 
 async def test_a_worker_that_is_told_to_end_finishes_its_cards_and_leaves_the_rest(
