@@ -297,6 +297,13 @@ class JobQueue(Worker[None]):
         """As streaq has it, but it waits for a Redis that is away, to begin a job. To end it, see below."""
         await self._outlast(partial(super().run_task, msg))
 
+    async def finish_failed_task(self, msg: StreamMessage, *args: Any, **kwargs: Any) -> None:
+        """As streaq has it, but what another worker has done meanwhile has not failed: both had the job, as
+        Redis was away for longer than the idle time-out.
+        """
+        if not await self.redis.exists([self.results_key + msg.task_id]):
+            await super().finish_failed_task(msg, *args, **kwargs)
+
     async def finish_task(self, *args: Any, **kwargs: Any) -> None:
         """As streaq has it, but it waits for a Redis that is away."""
         await self._outlast(partial(super().finish_task, *args, **kwargs))
