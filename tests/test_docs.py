@@ -23,6 +23,7 @@ from batchkit import exceptions
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+EXAMPLES = ROOT / "examples" / "README.md"
 PAGES = sorted((ROOT / "docs").glob("**/*.md"))
 PRINTED = "_printed"  # where a document's namespace keeps what its last Python block printed
 
@@ -71,7 +72,7 @@ def test_a_block_that_is_skipped_has_a_reason(path: Path) -> None:
     ("path", "link"),
     [
         pytest.param(path, link, id=f"{path.relative_to(ROOT).as_posix()}: {link}")
-        for path in [README, *PAGES]
+        for path in [README, EXAMPLES, *PAGES]
         for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text("utf-8"))
     ],
 )
@@ -83,3 +84,10 @@ def test_every_public_name_has_its_place_in_the_reference() -> None:
     reference = (ROOT / "docs" / "api.md").read_text("utf-8")
     shown = {*re.findall(r"^::: batchkit\.(\w+)$", reference, re.MULTILINE), *exceptions.__all__}
     assert shown >= set(batchkit.__all__)
+
+
+def test_the_readme_of_the_examples_has_a_row_for_every_file_and_for_no_other() -> None:
+    rows = re.findall(r"^\| (`.+?) \|", EXAMPLES.read_text("utf-8"), re.MULTILINE)
+    named = sorted(name.rstrip("/") for row in rows for name in re.findall(r"`(.+?)`", row))
+    ignored = {"README.md", "__init__.py", "__pycache__"}
+    assert named == sorted(path.name for path in EXAMPLES.parent.iterdir() if path.name not in ignored)
