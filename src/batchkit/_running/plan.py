@@ -80,6 +80,11 @@ class Plan:
         )
 
     @property
+    def is_plain(self) -> bool:
+        """Whether a call is nothing but the function, and is made once."""
+        return not self.whole_batches and self.timeout is None and self.retry is None and not self.hooks
+
+    @property
     def straight(self) -> bool:
         """Whether what came first is what is called next, and a call that goes well is all that there is to
         it: no batch waits for its items, no item for its twin, and nobody is asked whether a call is wanted.
