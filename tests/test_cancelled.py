@@ -17,6 +17,7 @@ from batchkit import (
     BatchedExecutor,
     Batcher,
     ConcurrencyLimiter,
+    Retry,
     TokenBucket,
     TTLCache,
     all_of,
@@ -24,6 +25,7 @@ from batchkit import (
 )
 from batchkit.httpx import AsyncLimitedTransport
 from batchkit.testing import ManualClock, settle
+from tests.executor.helpers import Memory
 
 pytestmark = pytest.mark.anyio
 
@@ -344,5 +346,57 @@ async def test_running_an_executor(way: str) -> None:
             await clock.run_for(10)
         assert running == 0
         assert bucket.statistics().waiting == 0
+
+    await strike_at_each_await(attempt)
+
+
+@pytest.mark.parametrize("way", ["retry", "timeout", "checkpoint", "all"])
+async def test_running_an_executor_whose_calls_fail_and_hang(way: str) -> None:
+    """What was kept is not called by the next run, and all else is."""
+
+    async def attempt(striker: Striker) -> None:
+        clock = ManualClock()
+        calls: list[int] = []
+        running = 0
+
+        async def work(item: int) -> int:
+            nonlocal running
+            running += 1
+            calls.append(item)
+            first = calls.count(item) == 1
+            try:
+                await clock.sleep(5 if item == 1 and first else 1)
+            finally:
+                running -= 1
+            if item == 2 and first:
+                raise ConnectionError("down")
+            return item
+
+        memory = Memory()
+        bucket = TokenBucket(rate=1, burst=1, clock=clock)
+        wanted: dict[str, dict[str, Any]] = {
+            "retry": {"retry": Retry(attempts=3)},
+            "timeout": {"timeout": 3.0},
+            "checkpoint": {"checkpoint": memory},
+        }
+        options = wanted["retry"] | wanted["timeout"] | wanted["checkpoint"] if way == "all" else wanted[way]
+        executor = BatchedExecutor(work, concurrency=2, limiter=bucket, clock=clock, **options)
+
+        async def read(items: list[int]) -> None:
+            async with executor.map(range(4)) as outcomes:
+                async for outcome in outcomes:
+                    items.append(outcome.item)  # noqa: PERF401 - also when it is struck
+
+        before: list[int] = []
+        after: list[int] = []
+        await clock.run(striker.run(read(before)))
+        assert (running, bucket.statistics().waiting) == (0, 0)
+        assert striker.left <= 0 or sorted(before) == [0, 1, 2, 3]
+        kept = {int(key) for key in memory.entries}
+        assert kept >= set(before) or "checkpoint" not in options
+        calls.clear()
+        await clock.run(read(after))
+        assert sorted(after) == [0, 1, 2, 3]
+        assert set(calls) == {0, 1, 2, 3} - kept
 
     await strike_at_each_await(attempt)

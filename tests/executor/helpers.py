@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+import threading
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
 from batchkit import RunReport
+from batchkit.checkpoints import Entry
 from batchkit.testing import ManualClock
 
 
@@ -80,3 +82,37 @@ class Calls:
     @property
     def sizes(self) -> list[int]:
         return [len(items) for items in self.made]
+
+
+class Memory:
+    """A checkpoint in memory, which says what was asked of it, and by whom."""
+
+    version = "1"
+
+    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+        self.entries = {entry.key: entry for entry in entries}
+        self.commits: list[int] = []
+        self.threads: set[threading.Thread] = set()
+        self.is_open = False
+        self.in_use = threading.Lock()
+
+    def open(self, name: str) -> None:
+        self.is_open = True
+
+    def find(self, keys: Sequence[str]) -> Mapping[str, Entry]:
+        with self.alone():
+            return {key: self.entries[key] for key in keys if key in self.entries}
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        with self.alone():
+            self.commits.append(len(entries))
+            self.entries.update((entry.key, entry) for entry in entries)
+
+    def close(self) -> None:
+        self.is_open = False
+
+    def alone(self) -> threading.Lock:
+        assert self.is_open
+        assert not self.in_use.locked(), "two threads at once"
+        self.threads.add(threading.current_thread())
+        return self.in_use

@@ -21,44 +21,10 @@ from batchkit.exceptions import CheckpointError, CheckpointLocked
 from batchkit.retries import Retry
 from batchkit.testing import ManualClock, RecordingHook
 from tests.executor import killed
-from tests.executor.helpers import Calls, Work, trickle
+from tests.executor.helpers import Calls, Memory, Work, trickle
 from tests.helpers import eventually
 
 pytestmark = pytest.mark.anyio
-
-
-class Memory:
-    """A checkpoint in memory, which says what was asked of it, and by whom."""
-
-    version = "1"
-
-    def __init__(self, entries: Iterable[Entry] = ()) -> None:
-        self.entries = {entry.key: entry for entry in entries}
-        self.commits: list[int] = []
-        self.threads: set[threading.Thread] = set()
-        self.is_open = False
-        self.in_use = threading.Lock()
-
-    def open(self, name: str) -> None:
-        self.is_open = True
-
-    def find(self, keys: Sequence[str]) -> Mapping[str, Entry]:
-        with self.alone():
-            return {key: self.entries[key] for key in keys if key in self.entries}
-
-    def write(self, entries: Sequence[Entry]) -> None:
-        with self.alone():
-            self.commits.append(len(entries))
-            self.entries.update((entry.key, entry) for entry in entries)
-
-    def close(self) -> None:
-        self.is_open = False
-
-    def alone(self) -> threading.Lock:
-        assert self.is_open
-        assert not self.in_use.locked(), "two threads at once"
-        self.threads.add(threading.current_thread())
-        return self.in_use
 
 
 @pytest.fixture
