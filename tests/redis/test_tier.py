@@ -164,7 +164,7 @@ def test_a_codec_of_ones_own(valkey: Server, make_tier: Make) -> None:
     assert valkey.do("GET", "words:{a}").endswith(b"\n\ncba")
 
 
-@pytest.mark.parametrize("key", [float("nan"), ["a"], ("a", frozenset({1})), object()], ids=repr)
+@pytest.mark.parametrize("key", [float("nan"), ["a"], ("a", frozenset({1})), object()], ids=type)
 def test_a_key_that_is_none_is_refused(key: Any, valkey: Server, make_tier: Make) -> None:
     tier = make_tier(valkey.url())
     calls: list[Callable[[], object]] = [
