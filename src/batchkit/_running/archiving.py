@@ -82,6 +82,7 @@ class Archiving(Generic[T, R]):
             with anyio.CancelScope(shield=True):
                 kept = await anyio.to_thread.run_sync(self._archive.keep, self._archive.take())
                 self._desk.delivery.deliver(kept)
+                kept.clear()  # the thread may have it a little longer
             self._heard()
 
 
@@ -154,4 +155,5 @@ class ThreadArchiving(Generic[T, R]):
             kept = self._archive.keep(pending)
             with self._lock:
                 self._desk.delivery.deliver(kept)
+                kept.clear()  # or else they would live on while the next ones are kept
                 self._heard()
