@@ -105,7 +105,7 @@ class TTLCache(Generic[K, V]):
         loading = Loading(name, self._shelf, negative, self._tiered)
         self._asking = Asking(name, self._shelf, loading)
         self._store = self._shelf.store
-        self._front = self._store.front.get
+        self._front = self._store.front
         self._keep = self._store.set
         self._constant = terms.constant if tier is None else None
         self._now = clock.now
@@ -249,8 +249,11 @@ class TTLCache(Generic[K, V]):
             LoadFailed: `load` asks for its own key.
         """
         # what `get` does, once more: a call would take a third longer, and so would cells for a closure
-        entry = self._front(key)
-        if entry is not None:
+        try:
+            entry = self._front[key]
+        except KeyError:
+            pass  # the look at all of them comes with the lock
+        else:
             value: V = entry.value
             if entry.fresh > self._now() and entry.value is value:
                 if entry.hits < MOST_HITS:
@@ -351,7 +354,7 @@ class TTLCache(Generic[K, V]):
 
     def fresh(self, key: K) -> Any:
         """The value of a key that can be had at once and without a lock, or `NOTHING`; for `cached`."""
-        entry = self._front(key) or self._store.beyond_front(key)
+        entry = self._front.get(key) or self._store.beyond_front(key)
         if entry is not None:
             value = entry.value
             if entry.fresh > self._now() and entry.value is value:
