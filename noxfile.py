@@ -83,12 +83,13 @@ if __name__ == "__main__":
     start_nox()
 
 import nox  # noqa: E402
+from nox.command import CommandFailed  # noqa: E402
 
 nox.options.sessions = ["lint", "types", "tests", "docs"]
 
 SLOW = ("tests/fleet", "tests/faults", "tests/benchmarks")
-SIDE_BY_SIDE = ("-n=auto", "--maxprocesses=4", "--dist=worksteal")
-QUICK = (*SIDE_BY_SIDE, *(f"--ignore={folder}" for folder in SLOW))
+QUICK = tuple(f"--ignore={folder}" for folder in SLOW)
+SIDE_BY_SIDE = ("-n=4", "--dist=worksteal")  # even on two cores: most of the time they wait for servers
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 # Beside the Python of this nox, or, if someone runs a nox of their own, wherever theirs is.
 UV = shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"
@@ -202,6 +203,20 @@ def selected(session: nox.Session) -> list[str]:
     return [str(here / arg) if is_path(arg) else arg for arg in session.posargs]
 
 
+def test(session: nox.Session, python: str, *options: str) -> None:
+    """Run tests side by side; what failed has to pass on its own.
+
+    Those with real servers have deadlines in real time, which a busy machine may miss.
+    """
+    cache = ENVIRONMENTS / f"{session.name}.cache"
+    pytest = (python, "-m", "pytest", "-o", f"cache_dir={cache}", *options)
+    try:
+        session.run(*pytest, *SIDE_BY_SIDE, "--cache-clear")
+    except CommandFailed:
+        session.log("What failed once more, alone; all of them, if it is not known which")
+        session.run(*pytest, *(["--cov-append"] if "--cov" in options else []), "--last-failed")
+
+
 @nox.session(python=False)
 def tests(session: nox.Session) -> None:
     """Run the tests on the Python that started this; without arguments, judge their coverage, too."""
@@ -211,7 +226,7 @@ def tests(session: nox.Session) -> None:
         return
     session.env["COVERAGE_FILE"] = str(ENVIRONMENTS / session.name / ".coverage")
     coverage = (python, "-m", "coverage")
-    session.run(python, "-m", "pytest", *QUICK, "--cov", "--cov-report=")
+    test(session, python, *QUICK, "--cov", "--cov-report=")
     session.run(*coverage, "report", "--fail-under=95")
     session.run(*coverage, "report", "--fail-under=100", "--include=src/batchkit/_core/*")
 
@@ -227,7 +242,10 @@ def tests_on(version: str) -> None:
         if found.returncode:
             session.skip(f"no CPython {version} found")
         python = sync(session, "tests", python=found.stdout.strip())
-        session.run(python, "-m", "pytest", *(selected(session) or QUICK))
+        if session.posargs:
+            session.run(python, "-m", "pytest", *selected(session))
+        else:
+            test(session, python, *QUICK)
 
     tests_on_version.__doc__ = f"Run the tests on CPython {version}, if it is there."
 
@@ -243,12 +261,8 @@ def fleet(session: nox.Session) -> None:
     if session.posargs:
         session.run(python, "-m", "pytest", *selected(session))
         return
-    # They have deadlines in real time, which a busy machine may miss: what failed has to pass on its own.
     # They start dozens of processes, which take long to load their libraries on a small machine.
-    options = (f"cache_dir={ENVIRONMENTS / 'fleet.cache'}", "faulthandler_timeout=600")
-    pytest = (python, "-m", "pytest", *(word for option in options for word in ("-o", option)), *SLOW)
-    session.run(*pytest, *SIDE_BY_SIDE, "--cache-clear", success_codes=[0, 1])
-    session.run(*pytest, "--last-failed", "--last-failed-no-failures=none", success_codes=[0, 5])
+    test(session, python, "-o", "faulthandler_timeout=600", *SLOW)
 
 
 @nox.session(python=False)
