@@ -157,6 +157,7 @@ class Workers(Generic[T, R]):
                 raise
             if not desk.went_well(first, argument, attempt):
                 self._settle(desk.batch_of(first, argument, attempt, self._now()), attempt)
+                del attempt  # as in `_call`
             if lobby.readers:
                 self.tell_reader()
             if intake.taken - outbox.delivered >= intake.window or scheduler.has_work or ending.draining:
@@ -246,6 +247,7 @@ class Workers(Generic[T, R]):
         )
         caller.waits = False
         self._settle(batch, attempt)
+        del attempt  # whose error has a traceback, whose frames have this one: it would be garbage in a circle
         self.tell_reader()
         self._lobby.stir()
 
