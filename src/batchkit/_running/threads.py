@@ -215,7 +215,7 @@ class ThreadRun(Generic[T, R]):
             if not self.desk.ending.is_over:
                 self.desk.settle(batch, attempt, self._plan.clock.now())
                 self._heard()
-        del attempt  # its error's traceback leads to this frame: together they would wait for the collector
+        del attempt, batch  # an error's traceback leads here: together they would wait for the collector
 
     def _begin(self, caller: Caller, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """A call begins, unless the run ends: what is to be called."""

@@ -247,7 +247,7 @@ class Workers(Generic[T, R]):
         )
         caller.waits = False
         self._settle(batch, attempt)
-        del attempt  # whose error has a traceback, whose frames have this one: it would be garbage in a circle
+        del attempt, batch  # an error's traceback leads here: together they would wait for the collector
         self.tell_reader()
         self._lobby.stir()
 
