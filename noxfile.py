@@ -88,7 +88,8 @@ from nox.command import CommandFailed  # noqa: E402
 nox.options.sessions = ["lint", "types", "tests", "docs"]
 
 SLOW = ("tests/fleet", "tests/faults", "tests/benchmarks")
-QUICK = tuple(f"--ignore={folder}" for folder in SLOW)
+WORKERS = "tests/workers"
+QUICK = tuple(f"--ignore={folder}" for folder in (*SLOW, WORKERS))
 SIDE_BY_SIDE = ("-n=4", "--dist=worksteal")  # even on two cores: most of the time they wait for servers
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 # Beside the Python of this nox, or, if someone runs a nox of their own, wherever theirs is.
@@ -261,8 +262,15 @@ def fleet(session: nox.Session) -> None:
     if session.posargs:
         session.run(python, "-m", "pytest", *selected(session))
         return
+    test(session, python, *SLOW)
+
+
+@nox.session(python=False, name="fleet-examples")
+def fleet_examples(session: nox.Session) -> None:
+    """Run the examples' workers as fleets: killed, cut off, against their quotas. It takes half an hour."""
+    python = sync(session, "tests")
     # They start dozens of processes, which take long to load their libraries on a small machine.
-    test(session, python, "-o", "faulthandler_timeout=600", *SLOW)
+    session.run(python, "-m", "pytest", "-o", "faulthandler_timeout=600", WORKERS, *selected(session))
 
 
 @nox.session(python=False)

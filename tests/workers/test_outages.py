@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from examples.sources import from_hsk
-from tests.fleet.places import Place, Town, resident
+from tests.workers.places import Place, Town, resident
 
 pytestmark = pytest.mark.anyio
 

@@ -10,7 +10,7 @@ import pytest
 
 from examples.children import path
 from examples.sources import from_hsk
-from tests.fleet.places import Place, Town
+from tests.workers.places import Place, Town
 
 pytestmark = pytest.mark.anyio
 

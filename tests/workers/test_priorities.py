@@ -11,7 +11,7 @@ import pytest
 
 from examples.sources import from_hsk
 from examples.standin.ledger import Line
-from tests.fleet.places import Place, Town, steps
+from tests.workers.places import Place, Town, steps
 
 pytestmark = pytest.mark.anyio
 

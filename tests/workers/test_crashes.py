@@ -14,7 +14,7 @@ from examples.children import Child
 from examples.loadtest import FAULTS
 from examples.sources import from_hsk
 from examples.standin.ledger import Line
-from tests.fleet.places import Place, Step, Town
+from tests.workers.places import Place, Step, Town
 
 pytestmark = pytest.mark.anyio
 
