@@ -144,54 +144,44 @@ def sync(session: nox.Session, *groups: str, python: str = sys.executable) -> st
     return str(environment / PYTHON)
 
 
+def start(session: nox.Session, module: str, group: str = "examples", patience: float = 30) -> None:
+    """Run a program of ours where the user stands, with the session's arguments.
+
+    Args:
+        session: the session.
+        module: its name.
+        group: of the packages that it needs.
+        patience: seconds that it has to end after Ctrl-C.
+    """
+    python = sync(session, group)
+    with contextlib.chdir(session.invoked_from):
+        session.run(
+            python, "-m", module, *session.posargs, env=OUR_FOLDERS, log=False, interrupt_timeout=patience
+        )
+
+
 @nox.session(python=False)
 def demo(session: nox.Session) -> None:
     """Turn 1,000 Chinese characters into flashcards; `-- --help` tells what can be set."""
-    python = sync(session, "examples")
-    with contextlib.chdir(session.invoked_from):
-        session.run(
-            python, "-m", "examples.demo", *session.posargs, env=OUR_FOLDERS, log=False, interrupt_timeout=30
-        )
+    start(session, "examples.demo")
 
 
 @nox.session(python=False)
 def loadtest(session: nox.Session) -> None:
     """Measure the fleet of the examples against its quotas; `-- --help` tells what can be set."""
-    python = sync(session, "examples")
-    with contextlib.chdir(session.invoked_from):
-        session.run(
-            python,
-            "-m",
-            "examples.loadtest",
-            *session.posargs,
-            env=OUR_FOLDERS,
-            log=False,
-            interrupt_timeout=30,
-        )
+    start(session, "examples.loadtest")
 
 
 @nox.session(python=False)
 def worker(session: nox.Session) -> None:
     """Run workers: `-- all` for a small fleet of them; `-- --help` tells what else there is."""
-    python = sync(session, "examples")
-    with contextlib.chdir(session.invoked_from):
-        session.run(
-            python,
-            "-m",
-            "examples.worker",
-            *session.posargs,
-            env=OUR_FOLDERS,
-            log=False,
-            interrupt_timeout=60,
-        )
+    start(session, "examples.worker", patience=60)
 
 
 @nox.session(python=False)
 def enqueue(session: nox.Session) -> None:
     """Send work to the workers: `-- card 好 --wait`; `-- --help` tells what else there is."""
-    python = sync(session, "examples")
-    with contextlib.chdir(session.invoked_from):
-        session.run(python, "-m", "examples.enqueue", *session.posargs, env=OUR_FOLDERS, log=False)
+    start(session, "examples.enqueue")
 
 
 def selected(session: nox.Session) -> list[str]:
@@ -298,17 +288,13 @@ def docs(session: nox.Session) -> None:
 @nox.session(python=False)
 def bench(session: nox.Session) -> None:
     """Measure against the peers; `-- --help` tells what can be set."""
-    python = sync(session, "bench")
-    with contextlib.chdir(session.invoked_from):
-        session.run(python, "-m", "benchmarks", *session.posargs, env=OUR_FOLDERS, log=False)
+    start(session, "benchmarks", "bench")
 
 
 @nox.session(python=False)
 def simulation(session: nox.Session) -> None:
     """Try rate controllers against a quota that they do not know; `-- --help` tells what can be set."""
-    python = sync(session, "bench")
-    with contextlib.chdir(session.invoked_from):
-        session.run(python, "-m", "benchmarks.simulation", *session.posargs, env=OUR_FOLDERS, log=False)
+    start(session, "benchmarks.simulation", "bench")
 
 
 @nox.session(python=False)

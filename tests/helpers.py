@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -59,6 +61,19 @@ def guard(pid: int, folder: Path) -> subprocess.Popen[bytes]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+
+
+def in_child(check: Callable[[], bool] = lambda: True) -> None:
+    """Assert that `check` holds in a child of a fork; one that hangs is killed after 10 s."""
+    child = os.fork()
+    if child == 0:
+        fine = False
+        try:
+            signal.alarm(10)
+            fine = check()
+        finally:
+            os._exit(0 if fine else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 class History:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from batchkit import CheckpointError, CheckpointLocked, Entry, SQLiteCheckpoint
-from tests.helpers import DEADLINE
+from tests.helpers import DEADLINE, in_child
 
 WORKER = Path(__file__).with_name("journal_worker.py")
 
@@ -92,17 +92,6 @@ class TestTwoProcesses:
 
 
 class TestFork:
-    def in_child(self, check: Callable[[], bool]) -> None:
-        child = os.fork()
-        if child == 0:
-            fine = False
-            try:
-                signal.alarm(10)  # kills it if it hangs
-                fine = check()
-            finally:
-                os._exit(0 if fine else 1)
-        assert os.waitpid(child, 0)[1] == 0
-
     def test_the_child_has_no_part_in_what_its_parent_opened(self, path: Path) -> None:
         def check() -> bool:
             with pytest.raises(CheckpointError, match="not open in this process"):
@@ -117,7 +106,7 @@ class TestFork:
         journal = SQLiteCheckpoint(path, version="1")
         with journal.opened("cards"):
             journal.write([Entry("a", 1)])
-            self.in_child(check)
+            in_child(check)
             journal.write([Entry("b", 2)])
             assert len(journal.find(["a", "b"])) == 2
             with pytest.raises(CheckpointLocked):

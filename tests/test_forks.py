@@ -5,25 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
 
 import pytest
 
 from batchkit._forks import FORKS, OwnLock
-from tests.helpers import DEADLINE, threads
+from tests.helpers import DEADLINE, in_child, threads
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-
-
-def in_child(check: Callable[[], bool] = lambda: True) -> None:
-    child = os.fork()
-    if child == 0:
-        fine = False
-        try:
-            fine = check()
-        finally:
-            os._exit(0 if fine else 1)
-    assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import weakref
-from collections.abc import Callable
 from functools import partial
 from math import inf
 from typing import Any
@@ -28,7 +27,7 @@ from batchkit import (
     all_of,
 )
 from batchkit.testing import ManualClock, RecordingHook, settle
-from tests.helpers import eventually, threads, worst_excess
+from tests.helpers import eventually, in_child, threads, worst_excess
 from tests.test_limiters_interrupted import CtrlC
 
 pytestmark = pytest.mark.anyio
@@ -525,25 +524,15 @@ class _Forever:
 class TestFork:
     """In the child none of the parent's calls is under way, whoever holds their limiters."""
 
-    def run_in_child(self, check: Callable[[], bool]) -> None:
-        child = os.fork()
-        if child == 0:
-            fine = False
-            try:
-                fine = check()
-            finally:
-                os._exit(0 if fine else 1)
-        assert os.waitpid(child, 0)[1] == 0
-
     def test_of_a_key_that_nobody_holds(self, users: ConcurrencyLimiter) -> None:
         users.for_key("a").acquire_sync(2)
-        self.run_in_child(lambda: bool(users.for_key("a").try_acquire(2)))
+        in_child(lambda: bool(users.for_key("a").try_acquire(2)))
         assert not users.for_key("a").try_acquire()
 
     def test_of_a_key_that_somebody_holds(self, users: ConcurrencyLimiter) -> None:
         held = users.for_key("a")
         held.acquire_sync(2)
-        self.run_in_child(lambda: bool(users.for_key("a").try_acquire(2)) and users.for_key("a") is held)
+        in_child(lambda: bool(users.for_key("a").try_acquire(2)) and users.for_key("a") is held)
         assert not held.try_acquire()
 
     def test_of_a_key_that_is_held_in_the_child_and_dropped_unused(self, users: ConcurrencyLimiter) -> None:
@@ -556,7 +545,7 @@ class TestFork:
             gc.collect()
             return bool(users.for_key("a").try_acquire(2))
 
-        self.run_in_child(check)
+        in_child(check)
         assert not users.for_key("a").try_acquire()
 
     def test_a_change_in_the_child_settles_them_too(self, users: ConcurrencyLimiter) -> None:
@@ -566,7 +555,7 @@ class TestFork:
             users.change(limit=3)
             return bool(users.for_key("a").try_acquire(3))
 
-        self.run_in_child(check)
+        in_child(check)
         assert users.for_key("a").limit == 2
 
     def test_what_a_bucket_let_go_stays_counted(self, accounts: TokenBucket, clock: ManualClock) -> None:
@@ -579,7 +568,7 @@ class TestFork:
             clock.advance(1)
             return refused and bool(accounts.for_key("a").try_acquire()) and bool(held.try_acquire(2))
 
-        self.run_in_child(check)
+        in_child(check)
         assert not accounts.for_key("a").try_acquire()
 
 

@@ -35,12 +35,10 @@ class Gate:
 
     begun: list[str] = field(factory=list[str])
     open: anyio.Event = field(factory=anyio.Event)
-    seconds: float = 0.0
 
     async def run(self, job_id: str, arguments: Any) -> object:
         self.begun.append(arguments["name"])
         await self.open.wait()
-        await anyio.sleep(self.seconds)
         return {"name": arguments["name"]}
 
     def leave(self) -> None:
@@ -115,7 +113,7 @@ async def test_a_job_that_takes_longer_than_the_idle_time_out_is_run_once(worksh
         job = await queue.send({"name": "long"}, Priority.NORMAL)
         await until(lambda: one.begun)
         async with running(config, other):
-            await anyio.sleep(2)
+            await anyio.sleep(2)  # four idle time-outs of a real server
             one.open.set()
             assert (await queue.result_by_id(job, DEADLINE)).success
     assert (one.begun, other.begun) == (["long"], [])
@@ -141,7 +139,7 @@ async def test_as_many_jobs_run_at_once_as_a_long_queue_asks_for_and_no_more(wor
         for number in range(2, 20):
             await queue.send({"name": str(number)}, Priority.NORMAL)
         await until(lambda: len(gate.begun) == 6)
-        await anyio.sleep(0.3)
+        await anyio.sleep(0.3)  # six more looks at the queue
         assert (len(gate.begun), queue.concurrency) == (6, 6)
         gate.open.set()
         await until(lambda: queue.concurrency == 2)
@@ -170,7 +168,7 @@ async def test_a_redis_that_is_away_is_waited_for_and_jobs_go_on_meanwhile(
         first = await queue.send({"name": "first"}, Priority.NORMAL)
         await until(lambda: one.begun or other.begun)
         await anyio.to_thread.run_sync(own_server.pause)
-        await anyio.sleep(3)
+        await anyio.sleep(3)  # three idle time-outs of a real server
         for gate in (one, other):
             gate.open.set()  # it ends while nobody can be told
         await anyio.sleep(0.5)
