@@ -19,7 +19,6 @@ from tests.helpers import worst_excess
 from tests.servers import Server
 
 ROOT = Path(__file__).parents[2]
-STARTING = 1.5  # seconds, and some for each process
 PATIENCE = 60.0
 
 
@@ -39,16 +38,20 @@ class Went:
 
 def spawn(*arguments: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tests.fleet.worker", *map(str, arguments)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def run(server: Server, processes: int, tasks: int, seconds: float, **options: Any) -> list[Went]:
     """What processes let go that begin at the same moment, in order."""
-    start = time.monotonic() + STARTING + 0.2 * processes
-    running = [
-        spawn(server.url(), start, start + seconds, tasks, json.dumps(options)) for _ in range(processes)
-    ]
+    running = [spawn(server.url(), tasks, json.dumps(options)) for _ in range(processes)]
     try:
+        for process in running:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        start = time.monotonic() + 0.2
+        for process in running:
+            assert process.stdin is not None
+            print(start, start + seconds, file=process.stdin, flush=True)
         told = [json.loads(process.communicate(timeout=seconds + PATIENCE)[0]) for process in running]
     finally:
         for process in running:

@@ -1,5 +1,5 @@
-"""A process of a fleet: tasks that acquire again and again until a moment. It prints when each call came and
-went.
+"""A process of a fleet: tasks that acquire again and again. It prints "ready", is told from when to when, and
+prints when each call came and went.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ async def call(limiter: RedisDistributedLimiter, start: float, end: float, **how
     return gone
 
 
-async def main(url: str, start: float, end: float, tasks: int, options: dict[str, Any]) -> None:
-    limiter = RedisDistributedLimiter(url, "quota", **options)
+async def main(limiter: RedisDistributedLimiter, start: float, end: float, tasks: int) -> None:
     await asyncio.sleep(max(0.0, start - time.monotonic()))
     gone = await asyncio.gather(*(call(limiter, start, end) for _ in range(tasks)))
     json.dump([each for task in gone for each in task], sys.stdout)
@@ -68,5 +67,8 @@ if __name__ == "__main__":
         url, end, capacity, processes, count = sys.argv[2:]
         asyncio.run(adapt(url, float(end), float(capacity), int(processes), int(count)))
     else:
-        url, begin, end, count, options = sys.argv[1:]
-        asyncio.run(main(url, float(begin), float(end), int(count), json.loads(options)))
+        url, count, options = sys.argv[1:]
+        limiter = RedisDistributedLimiter(url, "quota", **json.loads(options))
+        print("ready", flush=True)
+        begin, end = map(float, sys.stdin.readline().split())
+        asyncio.run(main(limiter, begin, end, int(count)))
