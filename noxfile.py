@@ -194,15 +194,22 @@ def selected(session: nox.Session) -> list[str]:
     return [str(here / arg) if is_path(arg) else arg for arg in session.posargs]
 
 
-def test(session: nox.Session, python: str, *options: str) -> None:
+def run_tests(session: nox.Session, python: str, *options: str, alone: bool = False) -> None:
     """Run tests side by side; what failed has to pass on its own.
 
     Those with real servers have deadlines in real time, which a busy machine may miss.
+
+    Args:
+        session: the session.
+        python: of its environment.
+        options: for pytest.
+        alone: run those that measure, one after the other, instead of all others.
     """
     cache = ENVIRONMENTS / f"{session.name}.cache"
     pytest = (python, "-m", "pytest", "-o", f"cache_dir={cache}", *options)
+    selection = ("-m", "alone") if alone else ("-m", "not alone", *SIDE_BY_SIDE)
     try:
-        session.run(*pytest, *SIDE_BY_SIDE, "--cache-clear")
+        session.run(*pytest, *selection, "--cache-clear")
     except CommandFailed:
         session.log("What failed once more, alone; all of them, if it is not known which")
         session.run(*pytest, *(["--cov-append"] if "--cov" in options else []), "--last-failed")
@@ -217,7 +224,7 @@ def tests(session: nox.Session) -> None:
         return
     session.env["COVERAGE_FILE"] = str(ENVIRONMENTS / session.name / ".coverage")
     coverage = (python, "-m", "coverage")
-    test(session, python, *QUICK, "--cov", "--cov-report=")
+    run_tests(session, python, *QUICK, "--cov", "--cov-report=")
     session.run(*coverage, "report", "--fail-under=95")
     session.run(*coverage, "report", "--fail-under=100", "--include=src/batchkit/_core/*")
 
@@ -236,7 +243,7 @@ def tests_on(version: str) -> None:
         if session.posargs:
             session.run(python, "-m", "pytest", *selected(session))
         else:
-            test(session, python, *QUICK)
+            run_tests(session, python, *QUICK)
 
     tests_on_version.__doc__ = f"Run the tests on CPython {version}, if it is there."
 
@@ -252,15 +259,21 @@ def fleet(session: nox.Session) -> None:
     if session.posargs:
         session.run(python, "-m", "pytest", *selected(session))
         return
-    test(session, python, *SLOW)
+    run_tests(session, python, *SLOW)
+    run_tests(session, python, *SLOW, alone=True)
 
 
 @nox.session(python=False, name="fleet-examples")
 def fleet_examples(session: nox.Session) -> None:
-    """Run the examples' workers as fleets: killed, cut off, against their quotas. It takes half an hour."""
+    """Run the examples' workers as fleets: killed, cut off, against their quotas."""
     python = sync(session, "tests")
+    if session.posargs:
+        session.run(python, "-m", "pytest", *selected(session))
+        return
     # They start dozens of processes, which take long to load their libraries on a small machine.
-    session.run(python, "-m", "pytest", "-o", "faulthandler_timeout=600", WORKERS, *selected(session))
+    patient = (WORKERS, "-o", "faulthandler_timeout=600")
+    run_tests(session, python, *patient)
+    run_tests(session, python, *patient, alone=True)
 
 
 @nox.session(python=False)

@@ -12,7 +12,7 @@ from typing import Self
 from batchkit import ConcurrencyLimiter
 from batchkit.abc import Limiter
 from examples import worker
-from examples.limits import Limit
+from examples.services.limits import Limit
 
 AT_ONCE = 10_000  # calls: no limit at all
 

@@ -11,19 +11,20 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 import anyio
 from attrs import evolve, frozen
 
-from examples import enrichment, words
+from examples import enrichment
 from examples.database import Card, Database, opened
-from examples.dictionary import Dictionary
-from examples.limits import LocalLimits
-from examples.media import Media
-from examples.media_store import MediaStore
-from examples.picture import PictureService
-from examples.services import Services
+from examples.database.dictionary import Dictionary
+from examples.language import words
+from examples.language.words import Word
+from examples.media.media import Media
+from examples.media.store import MediaStore
+from examples.services.limits import LocalLimits
+from examples.services.picture import PictureService
+from examples.services.services import Services
+from examples.services.sound import SoundService
+from examples.services.text import TextService
 from examples.settings import Settings
-from examples.sound import SoundService
 from examples.studio import Desk
-from examples.text import TextService
-from examples.words import Word
 
 
 @frozen

@@ -16,14 +16,14 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from attrs import Factory, define, field
 
 from batchkit import BatchedExecutor, Batcher, Hook, Outcome, TTLCache
-from examples.claims import Claims
 from examples.database import Card, Database, chunks
-from examples.dictionary import Dictionary, Entry
+from examples.database.dictionary import Dictionary, Entry
+from examples.database.saving import Saves
 from examples.errors import NotAllowed, NotSaved, Unavailable
-from examples.saving import Saves
+from examples.language.words import Word, card, question
+from examples.queueing.claims import Claims
+from examples.services.text import TextService
 from examples.settings import Settings
-from examples.text import TextService
-from examples.words import Word, card, question
 
 
 def new_cache(importer: "BulkImport") -> TTLCache[str, tuple[Entry, ...]]:

@@ -3,7 +3,7 @@
 from attrs import asdict, define
 
 from examples.enrichment import Enrichment
-from examples.figures import Meter
+from examples.reporting.figures import Meter
 from examples.studio import Studio
 
 

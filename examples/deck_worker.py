@@ -15,10 +15,10 @@ from attrs import define, field
 
 from batchkit import BatchedExecutor, Hook, Outcome, OutcomeStream
 from examples.database import Card
+from examples.database.prefetch import prefetch
 from examples.enrichment import IN_VAIN, Enrichment
 from examples.errors import MediaAway, Unavailable, Unfinished
-from examples.figures import Meter
-from examples.prefetch import prefetch
+from examples.reporting.figures import Meter
 from examples.studio import Studio
 
 PASSING = (Unavailable, MediaAway)  # no word's fault, and over after a while

@@ -10,14 +10,15 @@ import anyio
 from attrs import evolve
 from streaq.task import TaskResult
 
-from examples import address, settings
-from examples.characters import Selection, select
+from examples import settings
 from examples.database import Deck, opened
 from examples.errors import UsageError
-from examples.priorities import NAMES, Priority
-from examples.queueing import KINDS, JobQueue, redis_error
+from examples.fleet import address
+from examples.language.characters import Selection, select
+from examples.language.sources import from_file, from_hsk
+from examples.queueing.priorities import NAMES, Priority
+from examples.queueing.queue import KINDS, JobQueue, redis_error
 from examples.settings import Settings
-from examples.sources import from_file, from_hsk
 
 DONE, FAILED, USAGE = 0, 1, 2  # exit codes
 PATIENCE = 5.0  # seconds

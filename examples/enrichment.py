@@ -15,13 +15,13 @@ from functools import partial
 import anyio
 from attrs import define
 
-from examples import words
 from examples.database import Card
 from examples.errors import MalformedAnswer, MediaRefused, NotAllowed, NotSaved, UnknownWord
-from examples.media import Media
-from examples.media_store import suffix_for
+from examples.language import words
+from examples.language.words import Word
+from examples.media.media import Media
+from examples.media.store import suffix_for
 from examples.studio import Studio
-from examples.words import Word
 
 IN_VAIN = (NotAllowed, NotSaved, MediaRefused)  # after these, further calls would be
 

@@ -8,7 +8,7 @@ from batchkit import Hook
 from examples.bulk_import import BulkImport
 from examples.database import Deck, chunks
 from examples.errors import Unfinished
-from examples.figures import Meter
+from examples.reporting.figures import Meter
 from examples.studio import Studio
 
 

@@ -18,18 +18,20 @@ import anyio
 from attrs import evolve, frozen
 from rich.console import Console
 
-from examples import baseline, client, fleet, services, settings
-from examples.client import Client
+from examples import baseline, settings
 from examples.database import Deck, chunks, opened
-from examples.dictionary import Dictionary
-from examples.display import trials
+from examples.database.dictionary import Dictionary
 from examples.errors import UsageError
-from examples.files import check_writable, write
-from examples.fleet import Plan
-from examples.priorities import Priority
-from examples.report import Report
-from examples.sources import from_hsk
-from examples.trial import Trial
+from examples.fleet import client, fleet
+from examples.fleet.client import Client
+from examples.fleet.fleet import Plan
+from examples.language.sources import from_hsk
+from examples.queueing.priorities import Priority
+from examples.reporting.display import trials
+from examples.reporting.files import check_writable, write
+from examples.reporting.report import Report
+from examples.reporting.trial import Trial
+from examples.services import services
 
 DONE, FAILED, USAGE = 0, 1, 2  # exit codes
 KINDS = {"deck": "deck", "bulk-import": "import", "card": "card"}  # of jobs

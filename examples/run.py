@@ -10,14 +10,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from examples import services, settings
-from examples.characters import Selection
+from examples import settings
 from examples.database import opened
-from examples.dictionary import Dictionary
+from examples.database.dictionary import Dictionary
 from examples.errors import UsageError
-from examples.files import check_writable
-from examples.fleet import Plan
-from examples.sources import from_file, from_hsk
+from examples.fleet.fleet import Plan
+from examples.language.characters import Selection
+from examples.language.sources import from_file, from_hsk
+from examples.reporting.files import check_writable
+from examples.services import services
 from examples.work import Work
 
 USAGE = 2  # exit code

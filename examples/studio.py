@@ -8,20 +8,21 @@ from attrs import define, frozen
 from batchkit import Batcher, RedisTier, TTLCache
 from batchkit.presets import Quota
 from examples import database as databases
-from examples import services, settings
-from examples.claims import Claims
+from examples import settings
 from examples.database import Card, Database
-from examples.dictionary import Dictionary, Entry
-from examples.endpoint import Endpoint
+from examples.database.dictionary import Dictionary, Entry
+from examples.database.saving import Saves
 from examples.errors import UsageError
-from examples.limits import FleetLimits, Limit, Limits
-from examples.media_store import MediaStore
-from examples.picture import PictureService
-from examples.saving import Saves
-from examples.services import Services
+from examples.media.store import MediaStore
+from examples.queueing.claims import Claims
+from examples.services import services
+from examples.services.endpoint import Endpoint
+from examples.services.limits import FleetLimits, Limit, Limits
+from examples.services.picture import PictureService
+from examples.services.services import Services
+from examples.services.sound import SoundService
+from examples.services.text import TextService
 from examples.settings import Settings
-from examples.sound import SoundService
-from examples.text import TextService
 
 CONNECTIONS = 200  # to a service, at most: more calls than a worker has under way at once
 

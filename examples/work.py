@@ -11,18 +11,20 @@ from attrs import define, evolve, field
 from rich.console import Console
 from rich.markup import escape
 
-from examples import client, display, fleet, settings
-from examples.characters import LeftOut, Reason, Selection
-from examples.client import MEDIA, Client, Done
+from examples import settings
 from examples.database import Database, Deck
-from examples.files import write
-from examples.fleet import Fleet, Plan
-from examples.interrupt import until_stopped
-from examples.priorities import Priority
-from examples.progress import follow, watcher
-from examples.report import Ledger, Report
+from examples.fleet import client, fleet
+from examples.fleet.client import MEDIA, Client, Done
+from examples.fleet.fleet import Fleet, Plan
+from examples.fleet.interrupt import until_stopped
+from examples.language.characters import LeftOut, Reason, Selection
+from examples.queueing.priorities import Priority
+from examples.reporting import display
+from examples.reporting.files import write
+from examples.reporting.progress import follow, watcher
+from examples.reporting.report import Ledger, Report
+from examples.reporting.tally import Tally
 from examples.settings import Settings
-from examples.tally import Tally
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130  # exit codes; the last is what a shell says of Ctrl-C
 SHOWN = 3  # cards that are printed at the end

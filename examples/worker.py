@@ -17,14 +17,15 @@ from typing import Any
 import anyio
 from attrs import frozen
 
-from examples import address, fleet, settings, studio
-from examples.children import FLAG, Child, terminate, when_parent_ends
+from examples import settings, studio
 from examples.errors import UsageError
-from examples.fleet import EACH, Fleet, Plan
-from examples.interrupt import until_stopped
-from examples.jobs import Jobs
-from examples.queueing import KINDS, JobQueue, redis_error
-from examples.scaling import Bounds
+from examples.fleet import address, fleet
+from examples.fleet.children import FLAG, Child, terminate, when_parent_ends
+from examples.fleet.fleet import EACH, Fleet, Plan
+from examples.fleet.interrupt import until_stopped
+from examples.queueing.jobs import Jobs
+from examples.queueing.queue import KINDS, JobQueue, redis_error
+from examples.queueing.scaling import Bounds
 from examples.settings import Settings
 from examples.studio import MakeLimits, fleet_limits
 

@@ -33,7 +33,7 @@ from examples.database.model import (
 )
 from examples.database.waiting import is_locked, worth_waiting_for
 from examples.errors import UsageError
-from examples.patience import patient
+from examples.media.patience import patient
 
 T = TypeVar("T")
 P = ParamSpec("P")

@@ -15,7 +15,7 @@ from types import FrameType
 import anyio.lowlevel
 import uvicorn
 
-from examples.children import when_parent_ends
+from examples.fleet.children import when_parent_ends
 from examples.standin.app import SWITCHES, Config, create_app
 
 HOST = "127.0.0.1"

@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 
-from examples.clock import Clock, RealClock
+from examples.services.clock import Clock, RealClock
 from examples.standin.admin import Admin, turn
 from examples.standin.clock import ServiceTime
 from examples.standin.faults import Switches

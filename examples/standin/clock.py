@@ -6,7 +6,7 @@ second on the wall, and a latency of 4 s takes 0.2 s.
 
 from fractions import Fraction
 
-from examples.clock import Clock
+from examples.services.clock import Clock
 
 
 class ServiceTime:

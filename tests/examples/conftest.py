@@ -11,8 +11,7 @@ from urllib.parse import urlsplit
 import anyio
 import pytest
 
-from examples import dictionary
-from examples.database import Database
+from examples.database import Database, dictionary
 from tests.postgres import Postgres, postgres, session_postgres  # noqa: F401 - fixtures
 from tests.s3 import s3, s3_port  # noqa: F401 - fixtures
 

@@ -8,7 +8,7 @@ from attrs import define
 from starlette.applications import Starlette
 
 from batchkit.testing import ManualClock
-from examples.media import Media
+from examples.media.media import Media
 from examples.standin.ledger import Line
 from examples.standin.summary import ServiceFigures, summary
 

@@ -16,13 +16,13 @@ from batchkit.testing import RecordingHook
 from examples import settings
 from examples.bulk_import import BulkImport
 from examples.database import Database
-from examples.dictionary import Dictionary, Entry
-from examples.endpoint import Endpoint
+from examples.database.dictionary import Dictionary, Entry
 from examples.errors import NotAllowed, NotSaved
-from examples.prompt import Text
+from examples.language.prompt import Text
+from examples.language.words import Word, card, question
+from examples.services.endpoint import Endpoint
+from examples.services.text import TextService
 from examples.standin import Config, create_app
-from examples.text import TextService
-from examples.words import Word, card, question
 
 SPEED = 100.0
 CHARACTERS = "一二三四五六七八九十上下大小人口手山水火木日月"

@@ -9,8 +9,8 @@ from batchkit import Retry, TokenBucket
 from batchkit.abc import Permit
 from batchkit.retries import RetryBudget
 from batchkit.testing import ManualClock
-from examples.calls import Calls, described, may_pass, tried
 from examples.errors import CallFailed, MalformedAnswer, NotAllowed, ServiceError, Unavailable
+from examples.services.calls import Calls, described, may_pass, tried
 
 pytestmark = pytest.mark.anyio
 

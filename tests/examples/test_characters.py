@@ -2,7 +2,7 @@
 
 import pytest
 
-from examples.characters import LeftOut, Reason, select
+from examples.language.characters import LeftOut, Reason, select
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,11 @@ import httpx2
 import pytest
 import redis
 
-from examples import children, embedded, fleet, services
-from examples.children import Child
 from examples.errors import UsageError
-from examples.fleet import Plan
+from examples.fleet import children, embedded, fleet
+from examples.fleet.children import Child
+from examples.fleet.fleet import Plan
+from examples.services import services
 from tests.helpers import eventually
 
 pytestmark = pytest.mark.anyio
@@ -29,7 +30,7 @@ def anyio_backend() -> str:
 A_PARENT = """
 import anyio
 from pathlib import Path
-from examples.fleet import Plan, started
+from examples.fleet.fleet import Plan, started
 
 async def main():
     async with started(Plan(folder=Path("."), workers={}, speed=100)) as fleet:

@@ -7,8 +7,8 @@ from batchkit import CallStarted
 from examples.database import Deck
 from examples.deck_worker import DeckJob
 from examples.errors import NotAllowed, Unfinished
+from examples.services.text import TextService
 from examples.studio import Studio
-from examples.text import TextService
 from tests.examples.workshop import Workshop, of, standin_url, workshop  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.anyio

@@ -9,9 +9,8 @@ import anyio
 import pytest
 from sqlalchemy import func, select
 
-from examples import dictionary
-from examples.database import Database
-from examples.dictionary import Dictionary, Entry, entries, usual_first
+from examples.database import Database, dictionary
+from examples.database.dictionary import Dictionary, Entry, entries, usual_first
 
 
 @pytest.fixture

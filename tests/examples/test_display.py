@@ -5,11 +5,11 @@ from io import StringIO
 from attrs import evolve
 from rich.console import Console
 
-from examples import display
-from examples.characters import LeftOut, Reason
 from examples.database import Card, Progress
-from examples.progress import Bars, Lines, watcher
-from examples.report import Report
+from examples.language.characters import LeftOut, Reason
+from examples.reporting import display
+from examples.reporting.progress import Bars, Lines, watcher
+from examples.reporting.report import Report
 
 CARD = Card("好", "hǎo, hào", {"hǎo": ["good", "well"], "hào": ["to like"]}, "[m]", "你好！", "nǐ hǎo", "Hi!")
 REPORT = Report(

@@ -7,7 +7,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from examples.interrupt import until_stopped
+from examples.fleet.interrupt import until_stopped
 
 pytestmark = pytest.mark.anyio
 

@@ -6,10 +6,10 @@ import anyio
 import pytest
 
 from examples import enqueue
-from examples.attempts import Attempts, pause
 from examples.database import DeadLetter, Deck, opened
-from examples.priorities import Priority
-from examples.queueing import JobQueue
+from examples.queueing.attempts import Attempts, pause
+from examples.queueing.priorities import Priority
+from examples.queueing.queue import JobQueue
 from examples.settings import Settings
 from tests.examples.workshop import DEADLINE, Workshop, standin_url, until, workshop  # noqa: F401 - fixtures
 

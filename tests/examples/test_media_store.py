@@ -16,10 +16,10 @@ from attrs import evolve
 
 from batchkit import TTLCache
 from batchkit.testing import ManualClock
-from examples import media_store as module
 from examples import settings
 from examples.errors import MediaAway, MediaMissing, MediaRefused, UsageError
-from examples.media_store import MediaStore, address, suffix_for
+from examples.media import store as module
+from examples.media.store import MediaStore, address, suffix_for
 from tests.helpers import eventually
 from tests.local_server import Answer, closed_port, serving
 from tests.proxies import FaultProxy
@@ -33,7 +33,7 @@ WRITER = """
 import itertools, os, sys, anyio
 from attrs import evolve
 from examples import settings
-from examples.media_store import MediaStore
+from examples.media.store import MediaStore
 
 async def main():
     store = await MediaStore.open(evolve(settings.load({}).media, folder=sys.argv[1]))

@@ -16,11 +16,11 @@ from batchkit.abc import Limiter
 from batchkit.presets import Quota, Tier
 from batchkit.testing import ManualClock
 from examples import settings
-from examples.endpoint import Endpoint
 from examples.errors import CallFailed, MalformedAnswer, NotAllowed, Unavailable
-from examples.media import Media
-from examples.picture import PictureService
-from examples.prompt import Question, Text, picture
+from examples.language.prompt import Question, Text, picture
+from examples.media.media import Media
+from examples.services.endpoint import Endpoint
+from examples.services.picture import PictureService
 from examples.standin import Config, create_app
 from tests.examples.house import settle
 from tests.examples.studio import Studio, on

@@ -2,7 +2,7 @@
 
 import pytest
 
-from examples.pinyin import tone_marks
+from examples.language.pinyin import tone_marks
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import pytest
 
 from batchkit import Batcher, TTLCache
 from examples.database import Card, Database
-from examples.dictionary import Dictionary, Entry
-from examples.prefetch import prefetch
+from examples.database.dictionary import Dictionary, Entry
+from examples.database.prefetch import prefetch
 
 pytestmark = pytest.mark.anyio
 

@@ -10,9 +10,9 @@ import anyio
 import pytest
 from attrs import define, field
 
-from examples.priorities import Priority
-from examples.queueing import JobQueue
-from examples.scaling import Bounds
+from examples.queueing.priorities import Priority
+from examples.queueing.queue import JobQueue
+from examples.queueing.scaling import Bounds
 from examples.settings import Settings
 from tests.examples.workshop import DEADLINE, Workshop, own_workshop, standin_url, until, workshop  # noqa: F401 - fixtures
 from tests.servers import Server

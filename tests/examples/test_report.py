@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from examples.characters import LeftOut, Reason
-from examples.report import Load, Report, Use, cost, limited_by, quota_bound
+from examples.language.characters import LeftOut, Reason
+from examples.reporting.report import Load, Report, Use, cost, limited_by, quota_bound
 
 # 100 calls of 6 s each in 54 s, at 2/s with 14 slots: 756 s of all slots, 600 s of them in calls.
 TEXT = Use(calls=100, refused=0, waiting=120, calling=600, total=720, rate=2)

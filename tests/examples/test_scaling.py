@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from examples.scaling import Bounds, next_limit
+from examples.queueing.scaling import Bounds, next_limit
 
 BOUNDS = Bounds(3, 20)
 

@@ -17,7 +17,9 @@ from examples.database.connecting import engine_for
 from tests.postgres import Postgres
 
 ROOT = Path(__file__).parents[2]
-STARTED = "import sys, anyio; from examples import dictionary; from examples.database import Database"
+STARTED = (
+    "import sys, anyio; from examples.database import dictionary; from examples.database import Database"
+)
 OPEN = f"""{STARTED}
 async def main():
     print("ready", flush=True)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from examples import services
 from examples.errors import UsageError
-from examples.services import StandIn
+from examples.services import services
+from examples.services.services import StandIn
 from examples.settings import load
 
 ACCOUNTS = {

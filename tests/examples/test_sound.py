@@ -17,10 +17,10 @@ from batchkit.abc import Limiter
 from batchkit.presets import Quota
 from batchkit.testing import ManualClock
 from examples import settings
-from examples.endpoint import Endpoint
 from examples.errors import CallFailed, MalformedAnswer, NotAllowed, ServiceError, Unavailable
-from examples.media import Media
-from examples.sound import NOT_IN_XML, SoundService, billed, ssml
+from examples.media.media import Media
+from examples.services.endpoint import Endpoint
+from examples.services.sound import NOT_IN_XML, SoundService, billed, ssml
 from examples.standin import Config, create_app
 from examples.standin.azure_wire import LANGUAGE, SSML, billable, spoken
 from tests.examples.studio import Studio, on

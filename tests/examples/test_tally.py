@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from examples import settings
-from examples.report import Ledger
-from examples.tally import Tally
+from examples.reporting.report import Ledger
+from examples.reporting.tally import Tally
 
 CONFIG = settings.load({})
 NOTHING = {"calls": 0, "refused": 0, "waiting": 0.0, "calling": 0.0, "total": 0.0}

@@ -10,10 +10,10 @@ from attrs import evolve
 
 from batchkit import TokenBucket
 from examples import settings
-from examples.endpoint import Endpoint
 from examples.errors import CallFailed, MalformedAnswer, NotAllowed, Unavailable
-from examples.prompt import Question
-from examples.text import TextService
+from examples.language.prompt import Question
+from examples.services.endpoint import Endpoint
+from examples.services.text import TextService
 
 KEY = "sk-a-secret-key"
 FAST = 1000.0  # so that the waits between two attempts take no time

@@ -7,8 +7,8 @@ import anyio
 import pytest
 
 from examples.database import Deck, opened
-from examples.priorities import Priority
-from examples.queueing import JobQueue
+from examples.queueing.priorities import Priority
+from examples.queueing.queue import JobQueue
 from examples.settings import Settings
 from tests.examples.conftest import load
 from tests.examples.workshop import DEADLINE, Workshop, own_workshop, standin_url, until  # noqa: F401 - fixtures

@@ -15,10 +15,10 @@ import pytest
 from attrs import define, field
 
 from examples import settings, studio
-from examples.children import path
-from examples.jobs import Jobs
-from examples.limits import LocalLimits
-from examples.queueing import JobQueue
+from examples.fleet.children import path
+from examples.queueing.jobs import Jobs
+from examples.queueing.queue import JobQueue
+from examples.services.limits import LocalLimits
 from examples.settings import Settings
 from examples.standin.ledger import Line
 from examples.studio import Studio

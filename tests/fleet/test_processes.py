@@ -13,11 +13,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from attrs import frozen
 
 from tests.helpers import worst_excess
 from tests.servers import Server
 
+pytestmark = pytest.mark.alone
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60.0
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from examples.children import path
+from examples.fleet.children import path
 from tests.examples.conftest import loaded_file  # noqa: F401 - a fixture
 from tests.examples.workshop import Workshop, own_workshop, standin_url  # noqa: F401 - fixtures
 

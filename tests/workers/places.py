@@ -21,13 +21,16 @@ import pytest
 import redis
 from attrs import define
 
-from examples import client, database, fleet, services, settings, words
-from examples.children import Child
-from examples.client import Client, Done
+from examples import database, settings
 from examples.database import Card, Database, Deck
-from examples.fleet import Fleet, Plan
-from examples.media_store import MediaStore, address
-from examples.priorities import Priority
+from examples.fleet import client, fleet
+from examples.fleet.children import Child
+from examples.fleet.client import Client, Done
+from examples.fleet.fleet import Fleet, Plan
+from examples.language import words
+from examples.media.store import MediaStore, address
+from examples.queueing.priorities import Priority
+from examples.services import services
 from examples.standin.ledger import Line
 from tests.postgres import Postgres
 from tests.servers import BINARIES, Server

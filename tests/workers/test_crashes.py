@@ -10,9 +10,9 @@ import anyio
 import pytest
 from attrs import frozen
 
-from examples.children import Child
+from examples.fleet.children import Child
+from examples.language.sources import from_hsk
 from examples.loadtest import FAULTS
-from examples.sources import from_hsk
 from examples.standin.ledger import Line
 from tests.workers.places import Place, Step, Town
 

@@ -8,8 +8,8 @@ import sys
 import anyio
 import pytest
 
-from examples.children import path
-from examples.sources import from_hsk
+from examples.fleet.children import path
+from examples.language.sources import from_hsk
 from tests.workers.places import Place, Town
 
 pytestmark = pytest.mark.anyio

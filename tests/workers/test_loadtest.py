@@ -59,6 +59,12 @@ def test_a_single_card_is_measured_from_the_request_to_the_answer(tmp_path: Path
     assert sum(report["answered_seconds"]) > report["seconds"] > report["bound_seconds"]
 
 
+def test_a_single_card_is_measured_while_an_import_and_three_decks_are_made(tmp_path: Path) -> None:
+    report = loadtest(tmp_path, "card", "--cards", "1", "--speed", "10", "--busy")
+    assert (report["items"], report["saved"], report["failed"]) == (1, 1, 0)
+    assert len(report["answered_seconds"]) == 1
+
+
 def test_what_cannot_be_done_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["deck", "--report", str(tmp_path / "no" / "report.json")]) == 2
     assert "there is no folder" in capsys.readouterr().err

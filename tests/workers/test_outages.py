@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 import anyio
 import pytest
 
-from examples.sources import from_hsk
+from examples.language.sources import from_hsk
 from tests.workers.places import Place, Town, resident
 
 pytestmark = pytest.mark.anyio

@@ -9,16 +9,16 @@ from statistics import median
 import anyio
 import pytest
 
-from examples.sources import from_hsk
+from examples.language.sources import from_hsk
 from examples.standin.ledger import Line
 from tests.workers.places import Place, Town, steps
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.alone, pytest.mark.anyio]
 
-ASKED = 5  # cards on an idle fleet, and as many on a busy one
+ASKED = 4  # cards on an idle fleet, and as many on a busy one
 CHARACTERS = 1000
 DECKS, CARDS = 3, 100
-SPEED = 4.0
+SPEED = 1.9  # the quotas of texts and pictures stay so low that no permit is booked ahead
 # What a busy machine adds to a call is far more than a network does, and here no call may come too early.
 HEADROOM = {f"FLASHCARDS_{service}_JITTER": "0.5" for service in ("TEXT", "PICTURE", "SOUND")}
 
@@ -67,7 +67,7 @@ async def goes_first(place: Place, workers: Mapping[str, int]) -> None:
             among_others += await answered(town, busy)
             group.cancel_scope.cancel()
         refused = [line for line in await town.lines() if line["answer"] == "refused"]
-    assert median(among_others) <= 1.5 * median(alone), f"idle {alone}, busy {among_others}"
+    assert median(among_others) <= 1.2 * median(alone), f"idle {alone}, busy {among_others}"
     assert refused == []
 
 

@@ -25,7 +25,7 @@ from obstore.store import LocalStore, ObjectStore, S3Store
 from batchkit import Batcher, TTLCache
 from examples import settings
 from examples.errors import MediaAway, MediaMissing, MediaRefused, UsageError
-from examples.patience import patient
+from examples.media.patience import patient
 
 T = TypeVar("T")
 

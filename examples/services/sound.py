@@ -12,10 +12,10 @@ import httpx2
 
 from batchkit.abc import Limiter, Permit
 from examples import settings
-from examples.calls import Calls, may_pass, retry
-from examples.clock import Clock, RealClock
-from examples.endpoint import Client, Endpoint
-from examples.media import Media, media
+from examples.media.media import Media, media
+from examples.services.calls import Calls, may_pass, retry
+from examples.services.clock import Clock, RealClock
+from examples.services.endpoint import Client, Endpoint
 
 AGENT = "batchkit-examples"  # Azure wants to know which application calls
 SSML = "http://www.w3.org/2001/10/synthesis"

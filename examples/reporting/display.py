@@ -9,11 +9,11 @@ from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from examples.characters import LeftOut
 from examples.database import Card
-from examples.dictionary import ATTRIBUTION
-from examples.report import Report
-from examples.trial import Trial
+from examples.database.dictionary import ATTRIBUTION
+from examples.language.characters import LeftOut
+from examples.reporting.report import Report
+from examples.reporting.trial import Trial
 
 MOST = 20  # characters, or failures, that are named on the screen; the report file has all
 PICTURE_WIDTH = 110  # columns

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from attrs import frozen
 
 from examples.database import Card, Database
-from examples.dictionary import Entry
+from examples.database.dictionary import Entry
 
 LookUp = Callable[[Sequence[str]], Awaitable[Mapping[str, tuple[Entry, ...]]]]
 

@@ -8,14 +8,14 @@ import anyio
 from attrs import define, field, frozen
 from streaq.task import TaskResult
 
-from examples import words
 from examples.database import Card, Database, Deck
-from examples.priorities import Priority
-from examples.queueing import KINDS, JobQueue
-from examples.report import Report
-from examples.services import Path, Services
+from examples.language import words
+from examples.queueing.priorities import Priority
+from examples.queueing.queue import KINDS, JobQueue
+from examples.reporting.report import Report
+from examples.reporting.tally import Result, Tally
+from examples.services.services import Path, Services
 from examples.settings import Settings
-from examples.tally import Result, Tally
 
 ALL = ("text", "picture", "sound")
 MEDIA = ("picture", "sound")

@@ -2,10 +2,10 @@
 
 from attrs import frozen
 
-from examples import prompt
 from examples.database import Card
-from examples.dictionary import Entry
-from examples.prompt import Question, Text
+from examples.database.dictionary import Entry
+from examples.language import prompt
+from examples.language.prompt import Question, Text
 
 MOST_DEFINITIONS = 8  # that the model is told of a word: the usual meanings; more cost tokens and help little
 

@@ -17,7 +17,7 @@ from attrs import define
 
 from examples.errors import UsageError
 
-ROOT = Path(__file__).resolve().parents[1]  # where `examples` is found
+ROOT = Path(__file__).resolve().parents[2]  # where `examples` is found
 STARTUP = 60.0  # seconds: eight workers that load their libraries at once on a small machine
 PATIENCE = 30.0  # seconds that a process is given to end in order
 LONGEST_LINE = 1000  # bytes

@@ -6,7 +6,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from examples.report import Ledger, Load, Report, Use, cost, limited_by
+from examples.reporting.report import Ledger, Load, Report, Use, cost, limited_by
 from examples.settings import Settings
 
 Result = Mapping[str, Any]  # of a job, as JSON

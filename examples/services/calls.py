@@ -16,8 +16,8 @@ from batchkit import Retry
 from batchkit.abc import Limiter, Permit
 from batchkit.feedback import Verdict, classify, is_transient
 from batchkit.retries import On, RetryBudget, exponential
-from examples.clock import Clock, RealClock
 from examples.errors import CallFailed, MalformedAnswer, NotAllowed, ServiceError, Unavailable
+from examples.services.clock import Clock, RealClock
 
 T = TypeVar("T")
 

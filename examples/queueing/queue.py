@@ -33,8 +33,8 @@ from streaq.types import Entries, StreamMessage, Streaq
 
 from examples import settings
 from examples.errors import UsageError
-from examples.priorities import NAMES, Priority
-from examples.scaling import Bounds, next_limit
+from examples.queueing.priorities import NAMES, Priority
+from examples.queueing.scaling import Bounds, next_limit
 
 T = TypeVar("T")
 

@@ -11,11 +11,11 @@ from pydantic import ValidationError
 
 from batchkit.abc import Limiter, Permit
 from examples import settings
-from examples.calls import Calls, retry
-from examples.clock import Clock, RealClock
-from examples.endpoint import Client, Endpoint
 from examples.errors import MalformedAnswer
-from examples.prompt import Answer, Question, Text, in_order, messages, parsed
+from examples.language.prompt import Answer, Question, Text, in_order, messages, parsed
+from examples.services.calls import Calls, retry
+from examples.services.clock import Clock, RealClock
+from examples.services.endpoint import Client, Endpoint
 
 # The SDK parses the answer itself, and takes on trust that a reply with status 200 is a completion at all.
 MALFORMED = (

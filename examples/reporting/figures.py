@@ -2,7 +2,7 @@
 
 The figures are those of the process: where several jobs run in it at once, each has the figures of all of
 them for the time that it took. So whoever adds up several jobs takes, of each process, what it had done at
-the end of the last of them, less what it had done before the first. (`examples/tally.py`.)
+the end of the last of them, less what it had done before the first. (`examples/reporting/tally.py`.)
 """
 
 import os
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from attrs import asdict, define, evolve, field, frozen
 
-from examples.calls import Usage
+from examples.services.calls import Usage
 from examples.studio import Studio
 
 PROCESS = f"{platform.node()}:{os.getpid()}"

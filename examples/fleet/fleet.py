@@ -13,9 +13,10 @@ from types import MappingProxyType
 import anyio
 from attrs import define, field, frozen
 
-from examples import embedded, services
-from examples.children import PATIENCE, Child
-from examples.services import Services, StandIn
+from examples.fleet import embedded
+from examples.fleet.children import PATIENCE, Child
+from examples.services import services
+from examples.services.services import Services, StandIn
 
 EACH = MappingProxyType({"card": 1, "deck": 1, "import": 1})  # processes of each kind
 

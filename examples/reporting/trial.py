@@ -4,7 +4,7 @@ from typing import Any
 
 from attrs import frozen
 
-from examples.report import Report
+from examples.reporting.report import Report
 
 
 @frozen(kw_only=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import asdict, frozen
 
-from examples.characters import LeftOut
+from examples.language.characters import LeftOut
 
 NOTABLE = 0.05  # of the time of all slots: from here on a wait is what holds a run back
 BUSY = 0.7  # of that time in calls: from here on more slots would help

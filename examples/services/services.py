@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import httpx2
 from attrs import frozen
 
-from examples.children import child
-from examples.endpoint import Endpoint
 from examples.errors import UsageError
-from examples.report import Ledger, Use, quota_bound
+from examples.fleet.children import child
+from examples.reporting.report import Ledger, Use, quota_bound
+from examples.services.endpoint import Endpoint
 from examples.settings import Settings
 
 KEY = "stand-in"  # it takes any key, and must never see a real one

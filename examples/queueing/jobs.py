@@ -12,19 +12,19 @@ from attrs import define, field
 from sqlalchemy.exc import SQLAlchemyError
 from streaq import StreaqRetry
 
-from examples.attempts import HOPELESS, Attempts, is_excused, pause
 from examples.card_worker import CardJob
 from examples.database import DeadLetter, worth_waiting_for
 from examples.deck_worker import DeckJob
 from examples.errors import Unfinished
 from examples.import_worker import ImportJob
-from examples.priorities import Priority
-from examples.queueing import JobQueue
+from examples.queueing.attempts import HOPELESS, Attempts, is_excused, pause
+from examples.queueing.priorities import Priority
+from examples.queueing.queue import JobQueue
 from examples.studio import Studio
 
 MOST_SAID = 500  # characters of a cause
 
-log = logging.getLogger("examples.jobs")
+log = logging.getLogger("examples.queueing.jobs")
 
 
 class Job(Protocol):

@@ -21,11 +21,11 @@ from batchkit import Retry
 from batchkit.abc import Limiter, Permit
 from batchkit.retries import exponential
 from examples import settings
-from examples.calls import Calls, may_pass, retry, tried
-from examples.clock import Clock, RealClock
-from examples.endpoint import Client, Endpoint
 from examples.errors import MalformedAnswer
-from examples.media import Media, media
+from examples.media.media import Media, media
+from examples.services.calls import Calls, may_pass, retry, tried
+from examples.services.clock import Clock, RealClock
+from examples.services.endpoint import Client, Endpoint
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -1,0 +1,1 @@
+"""Several processes on one machine: Valkey, stand-in and workers, and who sends them jobs."""

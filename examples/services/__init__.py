@@ -1,0 +1,1 @@
+"""The services for text, pictures and sounds: where they are, how they are called, and how often."""
