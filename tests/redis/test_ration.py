@@ -222,6 +222,14 @@ def test_what_comes_in_later_goes_at_its_moment_and_not_much_later() -> None:
     assert not ration.orders
 
 
+@pytest.mark.parametrize(("rate", "late"), [(0.01, 10.0), (0.5, 2.0), (10.0, 0.1), (1000.0, 0.004)])
+def test_a_permit_is_good_while_one_comes_in_but_not_for_ever(rate: float, late: float) -> None:
+    ration = Ration(rate, 2)
+    ration.feed(answer(2, rate=rate, burst=2, lasts=0.0), [Calls(2, 1, 0.0)], 0.0)
+    assert ration.take(1, late)
+    assert not ration.take(1, late + 0.001)
+
+
 def test_a_process_that_was_stalled_lets_no_backlog_go() -> None:
     ration = Ration(100.0, 5)
     ration.feed(answer(later=20, now=3.0, rate=100.0), [Calls(20, 1, 0.0)], 0.0)

@@ -320,6 +320,28 @@ def test_what_comes_back_at_once_is_not_said_to_be_away_for_long(
     assert waits(fleet.ask("b"), 1) <= 0.1
 
 
+@pytest.mark.parametrize(
+    ("rate", "seconds", "counts"),
+    [
+        pytest.param(10.0, 0.5, 1, id="half a second at any rate"),
+        pytest.param(10.0, 0.51, 0, id="and no longer"),
+        pytest.param(1.0, 1.5, 1, id="while one and a half come in"),
+        pytest.param(1.0, 1.51, 0, id="and no longer where permits are scarce"),
+        pytest.param(0.01, 12.0, 1, id="at the longest"),
+        pytest.param(0.01, 12.1, 0, id="a permit of an hour ago does not come back"),
+    ],
+)
+def test_what_comes_back_late_counts_if_it_was_not_made_up_for_meanwhile(
+    redis_server: Server, rate: float, seconds: float, counts: int
+) -> None:
+    fleet = Fleet(redis_server, rate, 20)
+    fleet.ask("a", one(count=20))
+    fleet.advance(seconds)
+    assert fleet.ask("a", orders=Orders(back=1, back_since=BEGIN)).owed == pytest.approx(
+        20 - rate * seconds - counts, abs=1e-6
+    )
+
+
 def test_a_refund_within_a_debt_lets_nobody_go_before_the_rest_is_paid_off(redis_server: Server) -> None:
     fleet = Fleet(redis_server, 2, 5, horizon=3.0)
     fleet.ask("a", orders=Orders(charge=10))

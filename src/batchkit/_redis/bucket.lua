@@ -30,7 +30,8 @@ local SOON = 4           -- permits a second; from there on two more are booked 
 local LEAST = 1000       -- no two looks are closer than that
 local LASTS = 30000      -- so long a permit that may go at once is good, at most
 local LOWS = 4           -- so many of what was owed lately are kept
-local BACK = 500000      -- so long after its grant a permit may be handed back
+local BACK = 500000      -- so long after its grant a permit may be handed back, and while one and a half come in
+local LAST_BACK = 12000000 -- but no longer
 local LEAD = 0.3         -- of the horizon: so long before its permits are due a process looks again
 
 local time = redis.call('TIME')
@@ -73,6 +74,7 @@ local closed = 0                -- microseconds for which nobody goes
 local ahead = 0                 -- microseconds until the last permit that was booked ahead is due
 local lump = 0                  -- permits of the largest call among those
 local lows = {}                 -- moments, and what was owed then; of those after any moment, the first is the least
+local returns = BACK            -- microseconds after its grant within which a permit may be handed back
 local gone = 0                  -- permits let go, in all
 local slot, held, kept = 0, 0, 0  -- permits to go at once, of a span of time that began at slot, and of the one before
 local members = 0               -- processes that were here lately
@@ -82,10 +84,11 @@ if got[1] then
   local pairs_at
   rate, burst, version, at, owed, spare, closed, ahead, gone, slot, held, kept, members, expires, rate_of, burst_of,
     lump, pairs_at = struct.unpack('>ddddddddddddddddd', got[1])
+  returns = math.max(BACK, math.min(1500000 / rate, LAST_BACK))
   while pairs_at < #got[1] do
     local moment, level
     moment, level, pairs_at = struct.unpack('>dd', got[1], pairs_at)
-    if now >= moment and now - moment <= BACK then lows[#lows + 1] = {moment, level} end
+    if now >= moment and now - moment <= returns then lows[#lows + 1] = {moment, level} end
   end
   if presence == 2 and (rate_of ~= conf_rate or burst_of ~= conf_burst) then
     rate_of, burst_of = conf_rate, conf_burst
@@ -146,7 +149,7 @@ if back > 0 then
   for i = #lows, 1, -1 do
     if lows[i][1] > back_since then least = lows[i][2] end
   end
-  if now - back_since > BACK then least = 0 end
+  if now - back_since > returns then least = 0 end
   local counts = math.max(0, math.min(back, least))
   give(counts)
   for i = 1, #lows do lows[i][2] = math.max(0, lows[i][2] - counts) end

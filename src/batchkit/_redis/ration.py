@@ -28,7 +28,7 @@ _PROMPT: Final = 0.002  # seconds; who goes so soon is taken to have gone when i
 _LEAST_LATE: Final = 0.004
 _MOST_GRACE: Final = 0.01
 _FRESH: Final = 1.0  # seconds for which what was heard is taken to be so
-_MOST_LATE: Final = 1.0
+_MOST_LATE: Final = 10.0  # Redis takes nothing back that is much older
 _LASTS: Final = 0.8  # of what Redis grants; the rest is for the way of the answer
 _ROUNDING: Final = 1e-6  # permits
 
