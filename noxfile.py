@@ -101,6 +101,7 @@ OUR_FOLDERS = {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}
 for name in ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME"):
     os.environ.pop(name, None)  # they mean another environment than ours
 os.environ["UV_PYTHON_DOWNLOADS"] = "never"
+os.environ.setdefault("UV_COMPILE_BYTECODE", "1")  # once, and not by each of many processes that start at once
 if "UV_NATIVE_TLS" not in os.environ:  # the older name of the same setting
     os.environ.setdefault("UV_SYSTEM_CERTS", "1")
 
