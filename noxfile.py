@@ -101,7 +101,8 @@ OUR_FOLDERS = {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}
 for name in ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME"):
     os.environ.pop(name, None)  # they mean another environment than ours
 os.environ["UV_PYTHON_DOWNLOADS"] = "never"
-os.environ.setdefault("UV_COMPILE_BYTECODE", "1")  # once, and not by each of many processes that start at once
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):  # beside the sources; but tests start many processes
+    os.environ.setdefault("PYTHONPYCACHEPREFIX", str(ENVIRONMENTS / "bytecode"))
 if "UV_NATIVE_TLS" not in os.environ:  # the older name of the same setting
     os.environ.setdefault("UV_SYSTEM_CERTS", "1")
 
