@@ -21,8 +21,9 @@ from batchkit import Batcher
 from benchmarks.frame import AsyncCase, Backend, Case, Role, Sample, Skipped, Suite, backends, quiet
 from benchmarks.peer_loaders import Loader, Loads, gathered, loaders
 
-LOADS = 100_000
-LOADS_IN_WAVES = 20_000
+LOADS = 50_000
+LOADS_IN_WAVES = 10_000
+LOADS_KEPT_NOT = 10_000  # where each of them waits
 LOADS_OF_SLOW = 2_000
 SIZE = 100  # keys in a call at most
 WAVE = 1_000  # tasks
@@ -74,10 +75,10 @@ def _case(
     slow: bool = False,
 ) -> AsyncCase:
     loads = LONE if shape is one_by_one else LOADS_IN_WAVES if shape is in_waves else LOADS
-    operations = min(loads, LOADS_OF_SLOW) if slow else loads
+    most = LOADS_OF_SLOW if slow else LOADS if keeps else LOADS_KEPT_NOT
     measure = partial(_measure, open_loader, shape, keeps)
     return AsyncCase(
-        name=name, role=role, group=group, backend=backend, operations=operations, measure=measure
+        name=name, role=role, group=group, backend=backend, operations=min(loads, most), measure=measure
     )
 
 
