@@ -31,6 +31,10 @@ class Cancellable(Protocol):
         """Whether its loop was closed without ending it: it never goes on."""
         ...
 
+    def ends_itself(self) -> object:
+        """It has begun, and does at its end by itself what `on_end` would do: told so, `spawn` need not."""
+        ...
+
     def cancel(self) -> object:
         """Ask it to stop; may be called from any thread, and after its end."""
         ...
@@ -54,9 +58,7 @@ def spawn(work: Callable[[], Coroutine[Any, Any, None]], on_end: Callable[[], No
     """
     if in_trio():
         return _spawn_on_trio(work, on_end)
-    task = asyncio.get_running_loop().create_task(work())
-    task.add_done_callback(lambda _: on_end())
-    return _AsyncioTask(task)
+    return _AsyncioTask(asyncio.get_running_loop().create_task(work()), on_end)
 
 
 def run_apart(
@@ -177,8 +179,12 @@ def _later_in_asyncio(loop: asyncio.AbstractEventLoop, callback: Callable[[], ob
 
 
 class _AsyncioTask:
-    def __init__(self, task: asyncio.Task[None]) -> None:
+    __slots__ = ("_on_end", "_task")
+
+    def __init__(self, task: asyncio.Task[None], on_end: Callable[[], None]) -> None:
         self._task = task
+        self._on_end = on_end
+        task.add_done_callback(self._ended)
 
     @property
     def domain(self) -> Hashable:
@@ -188,11 +194,17 @@ class _AsyncioTask:
     def lost(self) -> bool:
         return self._task.get_loop().is_closed() and not self._task.done()
 
+    def ends_itself(self) -> None:
+        self._task.remove_done_callback(self._ended)
+
     def cancel(self) -> None:
         self.call(self._task.cancel)
 
     def call(self, act: Callable[[], object]) -> None:
         call_in(self._task.get_loop(), act)
+
+    def _ended(self, _: object) -> None:
+        self._on_end()
 
 
 def _spawn_on_trio(work: Callable[[], Awaitable[None]], on_end: Callable[[], None]) -> Cancellable:
@@ -217,6 +229,9 @@ class _TrioTask:
     def __init__(self, scope: Any, token: Any) -> None:
         self._scope = scope
         self.domain: Hashable = token
+
+    def ends_itself(self) -> None:
+        """To be told its end costs no turn of the event loop here."""
 
     def cancel(self) -> None:
         self.call(self._scope.cancel)

@@ -102,7 +102,7 @@ class Dispatch(Generic[A, R]):
     async def straight(self, argument: A) -> Attempt[R]:
         """The same as `attempt` where there is nothing on the way of a call; nobody asks what it took."""
         try:
-            return Attempt(await self.function(argument), None)
+            return _new((await self.function(argument), None, 0.0, True, 0.0, 0.0))
         except asyncio.CancelledError as error:
             return Attempt(None, self.explained(error))
         except Exception as error:

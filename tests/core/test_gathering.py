@@ -138,6 +138,14 @@ def test_keys_that_came_together_and_fit_are_the_batch_themselves() -> None:
     assert not cohort.is_new
 
 
+@pytest.mark.parametrize(("size", "apart"), [(0, []), (1, [1]), (3, [3]), (4, [3, 1]), (7, [3, 3, 1])])
+def test_more_keys_than_fit_into_a_batch_are_put_apart_in_order(size: int, apart: list[int]) -> None:
+    came = {key: f"who waits for {key}" for key in range(size)}
+    portions = gathering(max_size=3).portions(dict(came))
+    assert [len(portion) for portion in portions] == apart
+    assert [item for portion in portions for item in portion.items()] == [*came.items()]
+
+
 def test_there_is_room_for_so_many_calls() -> None:
     assert busy(calls=1).has_room
     assert not busy(calls=2).has_room

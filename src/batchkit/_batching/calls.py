@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Awaitable, Hashable, Sequence
 from typing import Any, Generic, TypeVar
 
 from attrs import frozen
@@ -68,7 +68,7 @@ class Calls(Generic[K]):
                 parts: list[Sequence[K]] = [list(batch.waiting)]
                 while parts:
                     if part := self._still_wanted(batch, parts.pop()):
-                        attempt = await self._attempt([*part], self._priority(batch))
+                        attempt = await self._attempt([*part], batch)
                         parts += self._land(call, batch, part, attempt)
             except Exception as error:  # an answer that breaks when it is looked at
                 self._give_all(call, batch, error)
@@ -82,7 +82,7 @@ class Calls(Generic[K]):
                 parts: list[Sequence[K]] = [list(batch.waiting)]
                 while parts:
                     if part := self._still_wanted(batch, parts.pop()):
-                        attempt = self._attempt_sync([*part], self._priority(batch), dispatch)
+                        attempt = self._attempt_sync([*part], batch, dispatch)
                         parts += self._land(call, batch, part, attempt)
             except Exception as error:
                 self._give_all(call, batch, error)
@@ -90,10 +90,14 @@ class Calls(Generic[K]):
                 CALL.reset(token)
         call.done = True
 
-    async def _attempt(self, keys: list[K], priority: int | None) -> Attempt[Any]:
+    def _attempt(self, keys: list[K], batch: Cohort[K]) -> Awaitable[Attempt[Any]]:
         """Call for keys, again and again as the retry policy says."""
         if self._is_straight:
-            return await self._rules.dispatch.straight(keys)
+            return self._rules.dispatch.straight(keys)
+        return self._attempts(keys, self._priority(batch))
+
+    async def _attempts(self, keys: list[K], priority: int | None) -> Attempt[Any]:
+        """The same, where something is on the way of a call."""
         began, number = self._rules.clock.now(), 1
         attempt = await self._rules.dispatch.attempt(keys, len(keys), priority=priority)
         while (delay := self._delay(attempt, number, began)) is not None:
@@ -102,9 +106,9 @@ class Calls(Generic[K]):
             attempt = await self._rules.dispatch.attempt(keys, len(keys), priority=priority)
         return attempt
 
-    def _attempt_sync(self, keys: list[K], priority: int | None, dispatch: AnyDispatch) -> Attempt[Any]:
-        """The blocking twin of `_attempt`."""
-        began, number = self._rules.clock.now(), 1
+    def _attempt_sync(self, keys: list[K], batch: Cohort[K], dispatch: AnyDispatch) -> Attempt[Any]:
+        """The blocking twin of `_attempts`."""
+        began, number, priority = self._rules.clock.now(), 1, self._priority(batch)
         attempt = dispatch.attempt_sync(keys, len(keys), priority=priority)
         while (delay := self._delay(attempt, number, began)) is not None:
             self._rules.clock.sleep_sync(delay)
@@ -123,6 +127,8 @@ class Calls(Generic[K]):
         return retry.delay(attempt.error, number, self._rules.clock.now() - began)
 
     def _still_wanted(self, batch: Cohort[K], part: Sequence[K]) -> Sequence[K]:
+        if batch.intact:  # who leaves just now leaves as if the call had been made already
+            return part
         with self._keys.lock:
             return self._keys.still_wanted(batch, part)
 

@@ -113,6 +113,8 @@ class Gatherers(Generic[K]):
 
     async def _work(self, call: Call[K]) -> None:
         """The twin of `work_sync`, in a task."""
+        if call.task is not None:  # it is None where tasks are eager
+            call.task.ends_itself()
         try:
             while (until := self._look(call)) is not None:
                 if until == TURN:
@@ -137,7 +139,7 @@ class Gatherers(Generic[K]):
                 call.room.gatherer = None
             took = call.batch is not None
             lost = self._keys.end(call)
-            call.task, call.waits_for = None, []
+            call.task, call.waits_for = None, ()
         if lost:
             give(lost)
         if call.room.came:  # it was to see to those, too
@@ -224,7 +226,7 @@ class Gatherers(Generic[K]):
         if not take:
             return None
         self._keys.take(gatherer)
-        return None if self._due() == inf else partial(self._hand_on, gatherer.room)
+        return partial(self._hand_on, gatherer.room) if self._gathering.waiting else None
 
     def _hand_on(self, here: Room[K], *, struck: bool = False) -> None:
         """Have somebody see to the keys that wait, if there are any that need not wait for a call.
@@ -233,6 +235,9 @@ class Gatherers(Generic[K]):
             here: the room that comes first.
             struck: whether it comes last, as it may be about to end.
         """
+        if not struck and self._is_alone(here):
+            self._begin_here(here)
+            return
         with self._keys.lock:
             if self._due() == inf:
                 return
@@ -241,6 +246,22 @@ class Gatherers(Generic[K]):
         begun = [room for room in (rooms[1:] if struck else rooms) if self._begin(room)]
         if not begun and not (struck and self._begin(here)):
             self.lose()
+
+    def _is_alone(self, room: Room[K]) -> bool:
+        """Whether an event loop is the only one that is known, and no thread waits. Asked without the lock:
+        who comes just now looks itself whether there is something to do.
+        """
+        rooms = self._rooms
+        return len(rooms.by_loop) == 1 and room.domain in rooms.by_loop and not self._threads
+
+    def _begin_here(self, room: Room[K]) -> None:
+        """Have the event loop that runs here see to the keys that wait, if there are any."""
+        then: Then | None = None
+        with self._keys.lock:
+            if self._due() < inf:
+                then = self._new_gatherer(room) if room.gatherer is None else room.gatherer.wake
+        if then is not None:
+            then()
 
     def lose(self, order: Order | None = None) -> None:
         """Nobody brings what waits, of an order or of all: whoever wants it asks again."""

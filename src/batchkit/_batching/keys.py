@@ -69,15 +69,25 @@ class Keys(Generic[K]):
             now: the moment.
             home: the event loop of those who wait; None for threads.
         """
-        given = [(key, came.pop(key), value) for key, value in self._known(came).items()]
-        if not self.places.keys().isdisjoint(came):
+        known = self._known(came)
+        given = [(key, came.pop(key), value) for key, value in known.items()] if known else []
+        if not self.places.keys().isdisjoint(came.keys()):
             for key in [key for key in came if key in self.places]:
-                self._join(key, came.pop(key), priority, home)
-        if came:
-            cohort = Cohort(came, priority, now, home)
-            self.places.update(dict.fromkeys(came, cohort))
+                self.join(key, came.pop(key), priority, home)
+        for some in self.gathering.portions(came):
+            cohort = Cohort(some, priority, now, home)
+            self.places.update(dict.fromkeys(some, cohort))
             self.gathering.add(cohort)
         return given
+
+    def join(self, key: K, waiting: Waiting, priority: float, home: Hashable) -> None:
+        """Others want a key that is on its way."""
+        cohort = self.places[key]
+        join(cohort.waiting, key, waiting)
+        if home is not cohort.home:
+            cohort.home = None
+        if cohort.call is None and priority > cohort.priority:
+            self.places[key] = self.gathering.promote(cohort, key, priority)
 
     def leave(self, keys: Iterable[K], waiter: Waiter) -> list[Call[K]]:
         """Somebody does not want some keys any more; returns the calls that are to be stopped."""
@@ -118,9 +128,7 @@ class Keys(Generic[K]):
             call.watch = self._watch(batch.waiting)
 
     def still_wanted(self, batch: Cohort[K], part: Sequence[K]) -> Sequence[K]:
-        """Those of a part that somebody wants; the others are dropped."""
-        if batch.intact:
-            return part
+        """Those of a part that somebody wants, where some have left; the others are dropped."""
         waiting = batch.waiting
         for key in part:
             if key in waiting and not waiting[key]:
@@ -134,11 +142,14 @@ class Keys(Generic[K]):
         if not batch.intact or any(issubclass(kind, _UNUSUAL) for kind in kinds):
             return self._land_one_by_one(batch, part, answers)
         places, memo = self.places, self._memo
-        for key in part:
-            del places[key]
+        if len(places) == len(part):  # no others are on their way: ten times as fast
+            places.clear()
+        else:
+            for key in part:
+                del places[key]
         if memo is not None:
             memo.update(zip(part, answers, strict=True))
-        else:
+        elif self._cache is not None:
             for key, answer in zip(part, answers, strict=True):
                 self._keep_loaded(batch.call, key, answer)
         return zip(part, batch.remove(part), answers, strict=True)
@@ -209,17 +220,9 @@ class Keys(Generic[K]):
         memo = self._memo
         if memo is None:
             return {} if self._cache is None else self._cache.get_present(came)
-        if memo.keys().isdisjoint(came):
+        if memo.keys().isdisjoint(came.keys()):
             return {}
         return {key: memo[key] for key in came if key in memo}
-
-    def _join(self, key: K, waiting: Waiting, priority: float, home: Hashable) -> None:
-        cohort = self.places[key]
-        join(cohort.waiting, key, waiting)
-        if home is not cohort.home:
-            cohort.home = None
-        if cohort.call is None and priority > cohort.priority:
-            self.places[key] = self.gathering.promote(cohort, key, priority)
 
     def _cohorts_of(self, key: K) -> Iterator[Cohort[K]]:
         """All that have a key: besides the one that has it now, those to whom it is old."""

@@ -13,7 +13,7 @@ from batchkit._batching.calls import Rules
 from batchkit._batching.gatherers import Gatherers
 from batchkit._batching.keys import Keys
 from batchkit._batching.loads import CALL, Call, Wish, calling
-from batchkit._batching.rooms import Rooms
+from batchkit._batching.rooms import Room, Rooms
 from batchkit._batching.waiters import AsyncFuture, Blocked, Order, Parked, Waiter, give, join, waiter
 from batchkit._core.gathering import PRESSING
 from batchkit._dispatch import AnyDispatch
@@ -60,11 +60,8 @@ class Loading(Generic[K]):
             return self._ask_first(key, priority)
         # a task of trio that is a guest of this loop comes here, too, and finds out: see `is_guest`
         future: AsyncFuture = Future(loop=loop)
-        came = room.came
-        if key in came:
-            join(came, key, future)
-        else:
-            came[key] = future
+        if room.came.setdefault(key, future) is not future:
+            join(room.came, key, future)
         return future
 
     def ask_all(self, keys: Sequence[K], priority: int | None) -> Order:
@@ -141,16 +138,27 @@ class Loading(Generic[K]):
         here = domain()
         future = waiter(here)
         room = self._room_of(here)
-        if room is None or priority is not None or key in self._places or CALL.get() is not None:
+        if room is None or priority is not None or CALL.get() is not None:
             self._order(future, (key,), priority, here)
             return future
-        if key in room.came:
+        if key in self._places:
+            if not self._joins(room, key, future):
+                self._order(future, (key,), priority, here)
+            return future
+        if room.came.setdefault(key, future) is not future:
             join(room.came, key, future)
-        else:
-            room.came[key] = future
         if not room.roused:
             self._gatherers.rouse(room)
         return future
+
+    def _joins(self, room: Room[K], key: K, future: AsyncFuture) -> bool:
+        """Wait with others for a key; false if it just came, or if nobody here sees to it."""
+        with self._keys.lock:
+            cohort = self._places.get(key)
+            if cohort is None or (cohort.call is None and room.gatherer is None):
+                return False
+            self._keys.join(key, future, self._rules.priority, room.domain)
+            return True
 
     def _order(self, waiter: Waiter, keys: Sequence[K], priority: int | None, here: Hashable) -> None:
         """Ask for keys, with the lock in hand."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 
-from attrs import define, field
+from attrs import define
 
 from batchkit._background import Cancellable
 from batchkit._batching.waiters import Waiter, listed
@@ -71,7 +71,7 @@ class Call(Generic[K]):
     task: Cancellable | None = None
     batch: Cohort[K] | None = None
     watch: Watch | None = None
-    waits_for: list[Wish] = field(factory=list["Wish"])
+    waits_for: Sequence[Wish] = ()
     done: bool = False
     over: bool = False
 

@@ -166,7 +166,10 @@ def join(waiting: dict[K, Waiting], key: K, more: Waiting) -> None:
     there = waiting[key]
     if there.__class__ is not list:
         there = waiting[key] = [there]
-    there += more if more.__class__ is list else [more]
+    if more.__class__ is list:
+        there += more
+    else:
+        there.append(more)
 
 
 def leave(waiting: dict[K, Waiting], key: K, waiter: Waiter) -> bool:
@@ -225,15 +228,21 @@ def _give_anywhere(given: Given, here: Hashable) -> None:
 def _give_here(given: Given) -> list[tuple[Any, Waiting, Any]]:
     """Give answers to bare futures of the event loop that runs here; returns the others."""
     others: list[tuple[Any, Waiting, Any]] = []
-    for key, future, answer in given:
-        kind = future.__class__
-        if kind is list or kind is Order:
-            others.append((key, future, answer))
-            continue
-        try:
-            future.set_result(answer)
-        except asyncio.InvalidStateError:  # its task was cancelled just now
-            continue
+    for key, there, answer in given:
+        kind = there.__class__
+        if kind is list:
+            for one in there:
+                if one.__class__ is Order:
+                    others.append((key, one, answer))
+                elif not one.done():
+                    one.set_result(answer)
+        elif kind is Order:
+            others.append((key, there, answer))
+        else:
+            try:
+                there.set_result(answer)
+            except asyncio.InvalidStateError:  # its task was cancelled just now
+                continue
     return others
 
 

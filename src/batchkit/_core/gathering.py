@@ -9,7 +9,8 @@ Higher priorities leave first. A step of priority is worth `patience` seconds of
 move, too.
 
 Keys that came together stay together, as a cohort, unless a batch has no room for all of them: what is done
-once for a cohort need not be done for each key.
+once for a cohort need not be done for each key. More than a batch holds are several cohorts from the start:
+to take a part out of a large one costs more than to have it apart.
 """
 
 from __future__ import annotations
@@ -126,6 +127,14 @@ class Gathering(Generic[K]):
     def presses(self) -> bool:
         """Whether the next batch need not wait for further keys."""
         return self._is_full() or self._is_pressed()
+
+    def portions(self, came: dict[K, Any]) -> list[dict[K, Any]]:
+        """Keys that came together, apart so that each portion fits into a batch."""
+        size = self._max_size
+        if len(came) <= size:
+            return [came] if came else []
+        items = iter(came.items())
+        return [dict(islice(items, size)) for _ in range(0, len(came), size)]
 
     def add(self, cohort: Cohort[K]) -> None:
         """Keys came."""
