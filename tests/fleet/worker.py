@@ -8,7 +8,6 @@ import asyncio
 import json
 import sys
 import time
-from typing import Any
 
 from batchkit import AcquireTimeout, AdaptiveLimiter, RedisDistributedLimiter, TokenBucket
 
@@ -17,13 +16,12 @@ class TooManyRequests(Exception):
     status_code = 429
 
 
-async def call(limiter: RedisDistributedLimiter, start: float, end: float, **how: Any) -> list[list[float]]:
+async def call(limiter: RedisDistributedLimiter, end: float) -> list[list[float]]:
     """Calls that came and went, one after the other."""
-    await asyncio.sleep(max(0.0, start - time.monotonic()))
     gone: list[list[float]] = []
     while (came := time.monotonic()) < end:
         try:
-            await limiter.acquire(timeout=end - came, **how)
+            await limiter.acquire(timeout=end - came)
         except AcquireTimeout:
             break
         gone.append([came, time.monotonic()])
@@ -32,7 +30,7 @@ async def call(limiter: RedisDistributedLimiter, start: float, end: float, **how
 
 async def main(limiter: RedisDistributedLimiter, start: float, end: float, tasks: int) -> None:
     await asyncio.sleep(max(0.0, start - time.monotonic()))
-    gone = await asyncio.gather(*(call(limiter, start, end) for _ in range(tasks)))
+    gone = await asyncio.gather(*(call(limiter, end) for _ in range(tasks)))
     json.dump([each for task in gone for each in task], sys.stdout)
 
 
@@ -64,11 +62,11 @@ async def adapt(url: str, end: float, capacity: float, processes: int, tasks: in
 
 if __name__ == "__main__":
     if sys.argv[1] == "adapt":
-        url, end, capacity, processes, count = sys.argv[2:]
-        asyncio.run(adapt(url, float(end), float(capacity), int(processes), int(count)))
+        url, until, capacity, processes, count = sys.argv[2:]
+        asyncio.run(adapt(url, float(until), float(capacity), int(processes), int(count)))
     else:
         url, count, options = sys.argv[1:]
         limiter = RedisDistributedLimiter(url, "quota", **json.loads(options))
         print("ready", flush=True)
-        begin, end = map(float, sys.stdin.readline().split())
-        asyncio.run(main(limiter, begin, end, int(count)))
+        start, end = map(float, sys.stdin.readline().split())
+        asyncio.run(main(limiter, start, end, int(count)))
