@@ -22,6 +22,7 @@ from examples.database.saving import Saves
 from examples.errors import NotAllowed, NotSaved, Unavailable
 from examples.language.words import Word, card, question
 from examples.queueing.claims import Claims
+from examples.queueing.urgency import Urgency
 from examples.services.text import TextService
 from examples.settings import Settings
 
@@ -38,7 +39,7 @@ class BulkImport:
 
     Attributes:
         claims: so that no other worker writes about the same words at once; not needed by one alone.
-        priority: of its calls; higher goes first.
+        priority: of its calls; higher goes first. That of a call rises if somebody waits for a word of it.
         unknown: words that are not in the dictionary, in the order in which they were looked up.
         failures: words that got no card, with the cause.
         cache: what the dictionary answered.
@@ -132,21 +133,24 @@ class BulkImport:
     async def cards(self, words: list[Word]) -> list[Card]:
         """The cards of the words; those that another worker works on, when it has done so."""
         if self.claims is None:
-            return await self.write(words)
+            return await self.write(words, Urgency(self.priority))
         rest, done = {word.word: word for word in words}, dict[str, Card]()
         while rest:
-            async with self.claims.some([*rest]) as ours:
+            urgency = Urgency(
+                self.priority
+            )  # that of the most urgent one of them: they are asked for together
+            async with self.claims.some([*rest], urgency) as ours:
                 there = {card.word: card for card in await self.database.cards(ours)}
-                new = await self.write([rest[word] for word in ours if word not in there])
+                new = await self.write([rest[word] for word in ours if word not in there], urgency)
                 done |= there | {card.word: card for card in new}
             rest = {word: rest[word] for word in rest if word not in done}
         return [done[word.word] for word in words]
 
-    async def write(self, words: list[Word]) -> list[Card]:
+    async def write(self, words: list[Word], urgency: Urgency) -> list[Card]:
         """New cards."""
         if not words:
             return []
-        texts = await self.text.write([question(word) for word in words], self.priority)
+        texts = await self.text.write([question(word) for word in words], urgency)
         return await self._saves.save_many(
             [card(word, text) for word, text in zip(words, texts, strict=True)]
         )

@@ -21,6 +21,7 @@ from examples.language import words
 from examples.language.words import Word
 from examples.media.media import Media
 from examples.media.store import suffix_for
+from examples.queueing.urgency import Urgency
 from examples.studio import Studio
 
 IN_VAIN = (NotAllowed, NotSaved, MediaRefused)  # after these, further calls would be
@@ -33,57 +34,59 @@ class Enrichment:
     studio: Studio
 
     async def enrich(self, word: str, priority: int) -> Card:
-        """The card of a word, with all its steps; higher priorities go first.
+        """The card of a word, with all its steps; higher priorities go first. Somebody who waits for the same
+        card gives it his own, if that is higher.
 
         Raises:
             UnknownWord: the dictionary does not have it.
             ServiceError, MediaError, NotSaved: a step failed; the others were done all the same.
         """
-        async with self.studio.claims.some([word]):
+        urgency = Urgency(priority)
+        async with self.studio.claims.some([word], urgency):
             card = await self.studio.cards.load(word)
             if card is None:
-                return await self._complete(await self._new(word, priority), priority, is_new=True)
-            return await self._complete(await self._as_kept(card), priority)
+                return await self._complete(await self._new(word, urgency), urgency, is_new=True)
+            return await self._complete(await self._as_kept(card), urgency)
 
     async def _as_kept(self, card: Card) -> Card:
         """A card without those of its media that the store has lost: they are made again."""
         there = await self.studio.media.existing(card.media.values())
         return card.with_media({step: None for step, key in card.media.items() if key not in there})
 
-    async def _new(self, word: str, priority: int) -> Card:
+    async def _new(self, word: str, urgency: Urgency) -> Card:
         """A card with its text, not yet saved."""
         entries = await self.studio.words.load(word)
         if not entries:
             raise UnknownWord(f"the dictionary does not have {word}")
         asked = Word(word, entries)
-        (text,) = await self.studio.text.write([words.question(asked)], priority)
+        (text,) = await self.studio.text.write([words.question(asked)], urgency)
         return words.card(asked, text)
 
-    async def _complete(self, card: Card, priority: int, is_new: bool = False) -> Card:
+    async def _complete(self, card: Card, urgency: Urgency, is_new: bool = False) -> Card:
         """Do the steps that a card lacks, side by side and each to its end; returns it as it is then."""
-        steps = [partial(self._make, card, step, priority) for step in card.missing]
+        steps = [partial(self._make, card, step, urgency) for step in card.missing]
         if is_new:
             steps.append(partial(self._save, card))
         for saved in await all_of_them(steps):
             card = card.with_media(saved.media)
         return card
 
-    async def _make(self, card: Card, step: str, priority: int) -> Card:
+    async def _make(self, card: Card, step: str, urgency: Urgency) -> Card:
         """Make one of the media, and save it. Shielded from there on, since it is paid for."""
-        media = await self._made(card, step, priority)
+        media = await self._made(card, step, urgency)
         with anyio.CancelScope(shield=True):
             key = await self.studio.media.put(media.content, suffix(media))
             return await self._save(card.with_media({step: key}))
         raise AssertionError("nobody cancels the scope")
 
-    async def _made(self, card: Card, step: str, priority: int) -> Media:
+    async def _made(self, card: Card, step: str, urgency: Urgency) -> Media:
         match step:
             case "picture":
-                return await self.studio.picture.draw(words.picture(card), priority)
+                return await self.studio.picture.draw(words.picture(card), urgency)
             case "word_sound":
-                return await self.studio.sound.speak(card.word, priority)
+                return await self.studio.sound.speak(card.word, urgency)
             case _:
-                return await self.studio.sound.speak(card.example, priority)
+                return await self.studio.sound.speak(card.example, urgency)
 
     async def _save(self, card: Card) -> Card:
         with anyio.CancelScope(shield=True):

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from attrs import define, frozen
 
-from batchkit import Batcher, RedisTier, TTLCache
+from batchkit import Batcher, TTLCache
 from batchkit.presets import Quota
 from examples import database as databases
 from examples import settings
@@ -14,6 +14,7 @@ from examples.database.dictionary import Dictionary, Entry
 from examples.database.saving import Saves
 from examples.errors import UsageError
 from examples.media.store import MediaStore
+from examples.queueing import claims
 from examples.queueing.claims import Claims
 from examples.services import services
 from examples.services.endpoint import Endpoint
@@ -85,8 +86,6 @@ async def opened(config: Settings, limits: MakeLimits = fleet_limits) -> AsyncIt
         media = await MediaStore.open(config.media)
         for cache in (entries, media.cache):
             await stack.enter_async_context(cache.sweeping(config.sweep_every))
-        tier = RedisTier[str](config.queue.redis_url, f"{config.queue.prefix}:claims")
-        stack.push_async_callback(tier.aclose)
         desk = Desk(await asked(config), config, await stack.enter_async_context(limits(config)))
         yield Studio(
             config=config,
@@ -101,7 +100,9 @@ async def opened(config: Settings, limits: MakeLimits = fleet_limits) -> AsyncIt
             ),
             entries=entries,
             cards=Batcher(Cards(database), max_batch_size=options.batch_size, name="cards"),
-            claims=Claims(tier),
+            claims=await stack.enter_async_context(
+                claims.opened(config.queue.redis_url, config.queue.prefix)
+            ),
             saves=Saves(database, config.database),
             media=media,
             text=await stack.enter_async_context(desk.text()),

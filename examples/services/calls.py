@@ -5,7 +5,7 @@ and every attempt has a permit of its own instead; in between it waits as long a
 """
 
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from typing import Final, TypeVar
 
@@ -17,6 +17,7 @@ from batchkit.abc import Limiter, Permit
 from batchkit.feedback import Verdict, classify, is_transient
 from batchkit.retries import On, RetryBudget, exponential
 from examples.errors import CallFailed, MalformedAnswer, NotAllowed, ServiceError, Unavailable
+from examples.queueing.urgency import Urgency
 from examples.services.clock import Clock, RealClock
 
 T = TypeVar("T")
@@ -69,26 +70,36 @@ class Calls:
     clock: Clock = field(factory=RealClock)
     usage: Usage = field(factory=Usage)
 
-    async def make(self, attempt: Callable[[Permit], Awaitable[T]], priority: int = 0) -> T:
-        """One call; higher priorities go first.
+    async def make(self, attempt: Callable[[Permit], Awaitable[T]], urgency: Urgency | None = None) -> T:
+        """One call; more urgent ones go first.
 
         Raises:
             ServiceError: which of them says what may help.
         """
-        started = self.clock.now()
+        started, urgency = self.clock.now(), urgency or Urgency()
         try:
-            return await tried(partial(self._attempt, attempt, priority), self.retry, self.clock)
+            return await tried(partial(self._attempt, attempt, urgency), self.retry, self.clock)
         except self.failures as error:
             raise self._explained(error) from error
         finally:
             self.usage.total += self.clock.now() - started
 
-    async def _attempt(self, attempt: Callable[[Permit], Awaitable[T]], priority: int) -> T:
+    async def _attempt(self, attempt: Callable[[Permit], Awaitable[T]], urgency: Urgency) -> T:
         asked = self.clock.now()
-        async with self.limiter.permit(priority=priority) as permit:
+        async with AsyncExitStack() as stack:
+            permit = await self._permit(stack, urgency)
             self.usage.waiting += self.clock.now() - asked
             with self._measured():
                 return await attempt(permit)
+
+    async def _permit(self, stack: AsyncExitStack, urgency: Urgency) -> Permit:
+        """A permit, held until the stack is closed. If the call gets more urgent while it stands in line, it
+        leaves that and stands in it anew; not once it has its permit.
+        """
+        while True:
+            with urgency.until_raised():
+                wanted = self.limiter.permit(priority=urgency.priority)
+                return await stack.enter_async_context(wanted)
 
     @contextmanager
     def _measured(self) -> Iterator[None]:

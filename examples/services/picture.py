@@ -23,6 +23,7 @@ from batchkit.retries import exponential
 from examples import settings
 from examples.errors import MalformedAnswer
 from examples.media.media import Media, media
+from examples.queueing.urgency import Urgency
 from examples.services.calls import Calls, may_pass, retry, tried
 from examples.services.clock import Clock, RealClock
 from examples.services.endpoint import Client, Endpoint
@@ -105,13 +106,13 @@ class PictureService(Client):
             budget=None,
         )
 
-    async def draw(self, prompt: str, priority: int = 0) -> Media:
+    async def draw(self, prompt: str, urgency: Urgency | None = None) -> Media:
         """A picture of what the prompt says.
 
         Raises:
             ServiceError: which of them says what may help.
         """
-        return await self.calls.make(partial(self._attempt, prompt), priority)
+        return await self.calls.make(partial(self._attempt, prompt), urgency)
 
     async def _attempt(self, prompt: str, permit: Permit) -> Media:
         """One job, from the order to the file."""

@@ -13,6 +13,7 @@ import httpx2
 from batchkit.abc import Limiter, Permit
 from examples import settings
 from examples.media.media import Media, media
+from examples.queueing.urgency import Urgency
 from examples.services.calls import Calls, may_pass, retry
 from examples.services.clock import Clock, RealClock
 from examples.services.endpoint import Client, Endpoint
@@ -65,13 +66,13 @@ class SoundService(Client):
             "user-agent": AGENT,
         }
 
-    async def speak(self, text: str, priority: int = 0) -> Media:
+    async def speak(self, text: str, urgency: Urgency | None = None) -> Media:
         """How a text sounds.
 
         Raises:
             ServiceError: which of them says what may help.
         """
-        return await self.calls.make(partial(self._attempt, text), priority)
+        return await self.calls.make(partial(self._attempt, text), urgency)
 
     async def _attempt(self, text: str, permit: Permit) -> Media:
         """One call."""

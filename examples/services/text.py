@@ -13,6 +13,7 @@ from batchkit.abc import Limiter, Permit
 from examples import settings
 from examples.errors import MalformedAnswer
 from examples.language.prompt import Answer, Question, Text, in_order, messages, parsed
+from examples.queueing.urgency import Urgency
 from examples.services.calls import Calls, retry
 from examples.services.clock import Clock, RealClock
 from examples.services.endpoint import Client, Endpoint
@@ -83,14 +84,14 @@ class TextService(Client):
         # The SDK imports much of itself when this is first looked at: now, and not when the clock runs.
         self._parse = client.chat.completions.with_raw_response.parse
 
-    async def write(self, questions: Sequence[Question], priority: int = 0) -> list[Text]:
+    async def write(self, questions: Sequence[Question], urgency: Urgency | None = None) -> list[Text]:
         """A text for each word, in the order of the words.
 
         Raises:
             ServiceError: which of them says what may help.
         """
         try:
-            completion = await self.calls.make(partial(self._attempt, messages(questions)), priority)
+            completion = await self.calls.make(partial(self._attempt, messages(questions)), urgency)
         except MALFORMED as error:
             raise MalformedAnswer(f"the answer is malformed: {first_fault(error)}") from error
         return in_order(questions, parsed(completion))

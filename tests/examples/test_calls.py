@@ -1,5 +1,8 @@
 """The calls of a service: a permit for each attempt, waits in between, an account; what a failure means."""
 
+from typing import Self
+
+import anyio
 import httpx2
 import openai
 import pytest
@@ -10,6 +13,7 @@ from batchkit.abc import Permit
 from batchkit.retries import RetryBudget
 from batchkit.testing import ManualClock
 from examples.errors import CallFailed, MalformedAnswer, NotAllowed, ServiceError, Unavailable
+from examples.queueing.urgency import Urgency
 from examples.services.calls import Calls, described, may_pass, tried
 
 pytestmark = pytest.mark.anyio
@@ -69,6 +73,90 @@ async def test_what_is_waited_for_permits_is_no_pause(clock: ManualClock) -> Non
     assert script.began == [0, 2, 4]
     usage = service.usage
     assert (usage.calling, usage.waiting, usage.pausing) == (3, 2, 0)
+
+
+@define
+class Line:
+    """Calls that stand in a line for a permit every ten seconds, each for a second.
+
+    Attributes:
+        began: which of them began, and when.
+    """
+
+    clock: ManualClock
+    service: Calls
+    began: list[tuple[str, float]] = field(factory=list[tuple[str, float]])
+
+    @classmethod
+    def of(cls, clock: ManualClock) -> Self:
+        return cls(clock, calls(clock, rate=0.1))
+
+    async def call(self, name: str, urgency: Urgency) -> None:
+        async def attempt(permit: Permit) -> None:
+            self.began.append((name, self.clock.now()))
+            await self.clock.sleep(1)
+
+        await self.service.make(attempt, urgency)
+
+    async def together(self, raised: str, at: float, **urgencies: Urgency) -> None:
+        """Make all of the calls; the urgency of one is raised at a moment."""
+        async with anyio.create_task_group() as group:
+            for name, urgency in urgencies.items():
+                group.start_soon(self.call, name, urgency)
+                await self.clock.sleep(0)
+            await self.clock.sleep(at)
+            urgencies[raised].raise_to(100)
+
+
+async def test_a_call_that_gets_urgent_while_it_stands_in_line_goes_next(clock: ManualClock) -> None:
+    line = Line.of(clock)
+    await clock.run(line.together("d", 5, a=Urgency(10), b=Urgency(10), c=Urgency(10), d=Urgency(0)))
+    assert line.began == [("a", 0), ("d", 10), ("b", 20), ("c", 30)]
+    assert (line.service.usage.calls, line.service.usage.waiting) == (4, 60)
+
+
+async def test_a_call_that_gets_urgent_keeps_the_permit_that_it_has(clock: ManualClock) -> None:
+    line = Line.of(clock)
+    await clock.run(line.together("a", 0.5, a=Urgency(10)))
+    assert line.began == [("a", 0)]
+    assert isinstance(line.service.limiter, TokenBucket)
+    assert line.service.limiter.statistics().granted == 1
+
+
+async def test_no_place_is_given_up_for_an_urgency_that_is_no_higher(clock: ManualClock) -> None:
+    line = Line.of(clock)
+    await clock.run(line.together("b", 5, a=Urgency(100), b=Urgency(100), c=Urgency(100)))
+    assert line.began == [("a", 0), ("b", 10), ("c", 20)]
+
+
+async def test_what_gets_urgent_between_two_attempts_is_urgent_at_the_next(clock: ManualClock) -> None:
+    urgency, service = Urgency(0), calls(clock)
+    asked: list[int] = []
+
+    async def attempt(permit: Permit) -> None:
+        asked.append(urgency.priority)
+        urgency.raise_to(50)
+        if len(asked) == 1:
+            raise answer(500)
+
+    await clock.run(service.make(attempt, urgency))
+    assert asked == [0, 50]
+
+
+async def test_who_cancels_a_call_in_line_is_obeyed_however_urgent_it_gets(clock: ManualClock) -> None:
+    line, urgency = Line.of(clock), Urgency(0)
+
+    async def cancelled() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(line.call, "a", Urgency(10))
+            await clock.sleep(0)
+            group.start_soon(line.call, "b", urgency)
+            await clock.sleep(5)
+            group.cancel_scope.cancel()
+            urgency.raise_to(100)
+
+    await clock.run(cancelled())
+    assert line.began == [("a", 0)]
 
 
 @pytest.mark.parametrize(("asked", "began"), [("25", [0, 26]), ("0.5", [0, 11])])

@@ -19,6 +19,7 @@ from examples import settings
 from examples.errors import CallFailed, MalformedAnswer, NotAllowed, Unavailable
 from examples.language.prompt import Question, Text, picture
 from examples.media.media import Media
+from examples.queueing.urgency import Urgency
 from examples.services.endpoint import Endpoint
 from examples.services.picture import PictureService
 from examples.standin import Config, create_app
@@ -102,9 +103,9 @@ async def test_who_is_more_urgent_is_drawn_first(clock: ManualClock) -> None:
             async with anyio.create_task_group() as group:
                 group.start_soon(it.client.draw, "first")
                 await clock.sleep(0.1)
-                group.start_soon(it.client.draw, "bulk", 0)
+                group.start_soon(it.client.draw, "bulk", Urgency(0))
                 await clock.sleep(0.1)
-                group.start_soon(it.client.draw, "user", 1)
+                group.start_soon(it.client.draw, "user", Urgency(1))
 
         await clock.run(both())
     assert [line["keys"] for line in it.lines] == [["first"], ["user"], ["bulk"]]
