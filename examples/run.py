@@ -47,7 +47,8 @@ async def run(options: Namespace) -> int:
     config, selection = settings.load({**os.environ, **variables}), chosen(options)
     for path in filter(None, (options.report, options.picture)):
         check_writable(path)
-    real = services.real(config, options.speed) if options.service == "real" else None
+    asked = ["text"] if options.texts_only else services.ALL
+    real = services.real(config, options.speed, asked) if options.service == "real" else None
     if options.standin:
         await services.running(options.standin, options.speed)
     console = Console(highlight=False)

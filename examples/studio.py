@@ -65,12 +65,15 @@ def fleet_limits(config: Settings) -> Limits:
 
 
 @asynccontextmanager
-async def opened(config: Settings, limits: MakeLimits = fleet_limits) -> AsyncIterator[Studio]:
+async def opened(
+    config: Settings, limits: MakeLimits = fleet_limits, wanted: Sequence[str] = services.ALL
+) -> AsyncIterator[Studio]:
     """A studio; the dictionary is loaded into the database if it is not there.
 
     Args:
         config: the settings.
         limits: who makes the limiters; by default, they are those of the fleet.
+        wanted: the services that will be asked; others need no account.
 
     Raises:
         UsageError: something is missing.
@@ -86,7 +89,7 @@ async def opened(config: Settings, limits: MakeLimits = fleet_limits) -> AsyncIt
         media = await MediaStore.open(config.media)
         for cache in (entries, media.cache):
             await stack.enter_async_context(cache.sweeping(config.sweep_every))
-        desk = Desk(await asked(config), config, await stack.enter_async_context(limits(config)))
+        desk = Desk(await asked(config, wanted), config, await stack.enter_async_context(limits(config)))
         yield Studio(
             config=config,
             database=database,
@@ -112,11 +115,15 @@ async def opened(config: Settings, limits: MakeLimits = fleet_limits) -> AsyncIt
         )
 
 
-async def asked(config: Settings) -> Services:
-    """The services that the settings name. Raises UsageError."""
+async def asked(config: Settings, wanted: Sequence[str]) -> Services:
+    """The services that the settings name.
+
+    Raises:
+        UsageError: there is no stand-in, or no account of one that is wanted.
+    """
     options = config.services
     if options.kind == "real":
-        return services.real(config, options.speed)
+        return services.real(config, options.speed, wanted)
     if not options.standin:
         raise UsageError(
             "services.standin names no stand-in: set FLASHCARDS_SERVICES_STANDIN to the URL of one that runs "

@@ -26,6 +26,7 @@ from examples.fleet.interrupt import until_stopped
 from examples.queueing.jobs import Jobs
 from examples.queueing.queue import KINDS, JobQueue, redis_error
 from examples.queueing.scaling import Bounds
+from examples.services import services
 from examples.settings import Settings
 from examples.studio import MakeLimits, fleet_limits
 
@@ -33,6 +34,7 @@ LOST, USAGE = 1, 2  # exit codes
 LOOK = 1.0  # seconds between two looks whether all workers live
 TOO_LATE = 10  # seconds after the grace at which the process ends, whatever it waits for
 STOPPING = "Stopping: what is under way comes to an end."
+ASKED = {"card": services.ALL, "deck": services.ALL, "import": ("text",)}  # which services a worker asks
 FORMAT = "%(asctime)s %(name)s %(levelname)s %(message)s"
 
 log = logging.getLogger("examples.worker")
@@ -74,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
 async def work(kind: str, config: Settings, limits: MakeLimits = fleet_limits) -> None:
     """Run jobs of a kind until this process is told to end."""
     queue = JobQueue(kind, config.queue, bounds(kind, config))
-    async with studio.opened(config, limits) as opened, JobQueue("deck", config.queue) as decks:
+    async with studio.opened(config, limits, ASKED[kind]) as opened, JobQueue("deck", config.queue) as decks:
         queue.handle(Process(Jobs(opened, queue, decks), config.queue.grace))
         async with anyio.create_task_group() as group:
             await group.start(queue.run_async)

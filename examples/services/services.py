@@ -160,9 +160,10 @@ NEEDED = {
     "picture": ("FAL_KEY",),
     "sound": ("AZURE_SPEECH_KEY", "AZURE_SPEECH_REGION"),
 }  # what an account is known by
+ALL = tuple(NEEDED)
 
 
-def real(config: Settings, speed: float, wanted: Sequence[str] = tuple(NEEDED)) -> Real:
+def real(config: Settings, speed: float, wanted: Sequence[str] = ALL) -> Real:
     """The services themselves.
 
     Raises:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from examples.demo import main
+from tests.examples.workshop import standin_url  # noqa: F401 - a fixture
 
 SPEED = "40"
 TEXTS = "--texts-only"
@@ -40,6 +41,20 @@ def test_running_text_of_all_kinds(tmp_path: Path, loaded_file: Path) -> None:
 def test_another_encoding_that_is_named(tmp_path: Path, loaded_file: Path) -> None:
     report = in_process(tmp_path, loaded_file, "你好".encode("gb18030"), "--encoding", "gb18030")
     assert report["saved"] == 2
+
+
+def test_texts_only_of_the_services_themselves_need_no_other_account(
+    tmp_path: Path,
+    loaded_file: Path,
+    standin_url: str,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("FAL_KEY", "AZURE_SPEECH_KEY", "AZURE_SPEECH_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", "key of text")
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{standin_url}/v1")
+    report = in_process(tmp_path, loaded_file, "你好".encode(), "--service", "real", "--speed", "1")
+    assert (report["saved"], report["calls"], report["counted_by"]) == (2, 1, "the clients")
 
 
 @pytest.mark.parametrize(
@@ -76,7 +91,8 @@ def test_a_file_that_gives_no_cards_is_one_clear_sentence(
         (["--report", "."], "is a folder"),
         (["--database", "mysql://host/name"], "only SQLite files and PostgreSQL"),
         (["--database", "no/such/folder/cards.db"], "There is no folder"),
-        (["--service", "openai"], "OPENAI_API_KEY"),
+        (["--service", "openai"], "OPENAI_API_KEY, FAL_KEY, AZURE_SPEECH_KEY, AZURE_SPEECH_REGION"),
+        (["--service", "openai", TEXTS], "environment variables OPENAI_API_KEY."),
         (["--service", "openai", "--speed", "2"], "--speed is for the stand-in"),
         (["--standin", "http://127.0.0.1:1"], "No stand-in answers"),
     ],
@@ -89,7 +105,8 @@ def test_what_cannot_be_done_is_one_clear_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    for name in ("OPENAI_API_KEY", "FAL_KEY", "AZURE_SPEECH_KEY", "AZURE_SPEECH_REGION"):
+        monkeypatch.delenv(name, raising=False)
     assert main(arguments) == 2
     said = capsys.readouterr()
     assert not said.out
