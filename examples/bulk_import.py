@@ -33,6 +33,11 @@ def new_cache(importer: "BulkImport") -> TTLCache[str, tuple[Entry, ...]]:
     return TTLCache(maxsize=options.cache_size, ttl=options.cache_ttl, name="dictionary")
 
 
+def new_saves(importer: "BulkImport") -> Saves:
+    """Saves of its own."""
+    return Saves(importer.database, importer.settings.database)
+
+
 @define(eq=False)
 class BulkImport:
     """One import.
@@ -43,6 +48,7 @@ class BulkImport:
         unknown: words that are not in the dictionary, in the order in which they were looked up.
         failures: words that got no card, with the cause.
         cache: what the dictionary answered.
+        saves: of cards, and how long they take.
         blamed: whether a word failed for its own sake, and not since the service was away.
         seconds: how long it ran, on the wall: from the first word taken to the last card saved.
         starved: whether calls waited for words, says the executor.
@@ -58,19 +64,11 @@ class BulkImport:
     unknown: list[str] = field(factory=list[str])
     failures: dict[str, str] = field(factory=dict[str, str])
     cache: TTLCache[str, tuple[Entry, ...]] = field(default=Factory(new_cache, takes_self=True), kw_only=True)
+    saves: Saves = field(default=Factory(new_saves, takes_self=True), kw_only=True)
     blamed: bool = False
     seconds: float = 0.0
     starved: bool = False
-    _saves: Saves = field(init=False)
     _stopping: bool = False
-
-    def __attrs_post_init__(self) -> None:
-        self._saves = Saves(self.database, self.settings.database)
-
-    @property
-    def saving(self) -> float:
-        """Seconds that calls spent on saving, all together."""
-        return self._saves.seconds
 
     async def new(self, words: Sequence[str]) -> list[str]:
         """The words that have no card yet, in their order."""
@@ -151,9 +149,7 @@ class BulkImport:
         if not words:
             return []
         texts = await self.text.write([question(word) for word in words], urgency)
-        return await self._saves.save_many(
-            [card(word, text) for word, text in zip(words, texts, strict=True)]
-        )
+        return await self.saves.save_many([card(word, text) for word, text in zip(words, texts, strict=True)])
 
     def note(self, outcome: Outcome[Word, Card]) -> None:
         """Remember a failure, or give up."""

@@ -41,6 +41,7 @@ class ImportJob:
             self.hooks,
             claims=studio.claims,
             cache=studio.entries,
+            saves=studio.saves,
             priority=self.priority,
         )
 

@@ -70,6 +70,7 @@ class Load:
 
     Attributes:
         setting: the name of the setting that says how many slots there are.
+        batch_setting: of the one that says how many cards are saved together.
         slots: how many there were: calls of an import at once, cards of a deck.
         seconds: that they were open, all together.
         results: that they made: a call of an import, a card of a deck.
@@ -80,6 +81,7 @@ class Load:
     """
 
     setting: str
+    batch_setting: str
     slots: int
     seconds: float
     results: int
@@ -229,7 +231,7 @@ def within_us(load: Load) -> tuple[str, str]:
     if load.starved:
         return "input", "calls waited for characters: raise dictionary.batch_size, or look at the input"
     if load.saving > load.calling:
-        return "database", f"saves took {load.saving:.1f} s in all: raise database.batch_size"
+        return "database", f"saves took {load.saving:.1f} s in all: raise {load.batch_setting}"
     latency = load.calling / load.results if load.results else 0.0
     if load.results > load.slots and load.share(load.calling + load.saving) >= BUSY:
         needed = ceil(load.pace * latency * TO_SPARE)

@@ -14,6 +14,11 @@ SERVICES = ("text", "picture", "sound")
 SOUNDS = 2  # that are spoken for a card, side by side
 UNUSED = {"calls": 0, "refused": 0, "waiting": 0.0, "calling": 0.0, "total": 0.0}
 SETTING = {"import": "bulk_import.concurrency", "deck": "deck.concurrency", "card": "card.jobs"}
+BATCH_SETTING = {
+    "import": "bulk_import.batch_size",  # the words of a call are saved together
+    "deck": "database.batch_size",
+    "card": "database.batch_size",
+}
 
 
 @frozen
@@ -65,6 +70,7 @@ class Tally:
         done = sum(result.get("saved", 1) - result.get("already_there", 0) for result in self.results)
         return Load(
             setting=SETTING[self.kind],
+            batch_setting=BATCH_SETTING[self.kind],
             slots=max((result.get("slots", 1) for result in self.results), default=1),
             seconds=sum(result.get("slots", 1) * result["seconds"] * speed for result in self.results),
             results=uses["text"].calls if self.kind == "import" else done,

@@ -38,6 +38,12 @@ async def test_texts_are_written_ten_in_a_call_and_decks_are_left(workshop: Work
     assert len(workshop.lines()) == 3
 
 
+async def test_what_its_saves_took_is_told(workshop: Workshop) -> None:  # noqa: F811
+    async with workshop.studio() as studio:
+        done = await job(studio, words=WORDS[:10]).run()
+        assert of(done["saving"]) == studio.saves.seconds > 0
+
+
 async def test_words_that_have_a_card_are_not_asked_for_but_are_in_the_decks(workshop: Workshop) -> None:  # noqa: F811
     sent: list[str] = []
     async with workshop.studio() as studio:

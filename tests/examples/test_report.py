@@ -13,6 +13,7 @@ from examples.reporting.report import Load, Report, Use, cost, limited_by, quota
 TEXT = Use(calls=100, refused=0, waiting=120, calling=600, total=720, rate=2)
 FULL = Load(
     setting="bulk_import.concurrency",
+    batch_setting="bulk_import.batch_size",
     slots=14,
     seconds=14 * 54,
     results=100,
@@ -27,6 +28,7 @@ SOUND = Use(calls=200, refused=0, waiting=600, calling=160, total=760, rate=5)  
 DECK = evolve(
     FULL,
     setting="deck.concurrency",
+    batch_setting="database.batch_size",
     seconds=14 * 107,
     uses={"text": evolve(TEXT, calling=400, waiting=20, total=420), "picture": PICTURE, "sound": SOUND},
     calling=1000,
@@ -95,7 +97,12 @@ REPORT = Report(
         (FEW_CARDS, "concurrency", "1 a second of 10.0 s each need 14 at once with some to spare"),
         (full(7, results=4, calling=24, text=use(EASY, calls=4, calling=24)), "latency", "took 6.0 s"),
         (full(200, text=EASY, starved=True), "input", "waited for characters"),
-        (full(200, text=EASY, saving=2100), "database", "took 2100.0 s in all"),
+        (full(200, text=EASY, saving=2100), "database", "2100.0 s in all: raise bulk_import.batch_size"),
+        (
+            evolve(FEW_CARDS, saving=1100),
+            "database",
+            "1100.0 s in all: raise database.batch_size",
+        ),
         (full(100, text=use(EASY, total=671)), "retries", "paused"),
         (full(54, text=use(TEXT, refused=6)), "refusals", "6 calls of text were refused"),
         (full(54, text=use(TEXT, calls=0)), "nothing", "nothing to ask"),

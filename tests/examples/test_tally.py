@@ -73,6 +73,19 @@ def test_processes_are_added_up_in_service_time() -> None:
     assert (load.results, load.slots, load.setting) == (6, 5, "deck.concurrency")
 
 
+@pytest.mark.parametrize(
+    ("kind", "setting"),
+    [("import", "bulk_import.batch_size"), ("deck", "database.batch_size"), ("card", "database.batch_size")],
+)
+def test_when_saves_held_it_back_the_setting_is_that_of_what_the_job_saves_together(
+    kind: str, setting: str
+) -> None:
+    slow = figures(4, 4) | {"saving": 10.0}
+    slow["text"] = {**slow["text"], "waiting": 0.0, "total": slow["text"]["calling"]}
+    report = Tally(kind, [result("a", 100, 2, slow, slow)], CONFIG).report(LEDGER, items=4, saved=4)
+    assert (report.limited_by, report.advice) == ("database", f"saves took 100.0 s in all: raise {setting}")
+
+
 def test_a_run_without_results_is_reported_all_the_same() -> None:
     report = Tally("import", [], CONFIG).report(LEDGER, items=4, saved=1)
     assert (report.items, report.saved, report.seconds, report.rows, report.cache_hit_rate) == (4, 1, 0, 0, 0)
