@@ -3,12 +3,15 @@
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 from attrs import define, field
+from streaq import Worker
 
 from examples.queueing.priorities import Priority
 from examples.queueing.queue import JobQueue
@@ -23,6 +26,40 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+OVERRIDDEN = [
+    "_read_streams_legacy",
+    "_read_streams_max_count",
+    "consumer",
+    "finish_failed_task",
+    "finish_task",
+    "renew_idle_timeouts",
+    "result_by_id",
+    "run_consumers",
+    "run_task",
+    "schedule_delayed_tasks",
+    "signal_handler",
+]
+USED = ["_count", "_lib", "_running_tasks", "priorities", "queue_key", "results_key", "stream_key"]
+
+
+@pytest.mark.parametrize("name", OVERRIDDEN)
+def test_what_is_overridden_of_streaq_is_still_called_and_as_it_was(name: str) -> None:
+    assert name in vars(JobQueue)
+    assert hasattr(Worker, name), f"streaq {version('streaq')} has no {name}: nobody calls that of queue.py"
+    theirs = signature(getattr(Worker, name))
+    named = {each.name: each.name for each in theirs.parameters.values() if each.kind is each.KEYWORD_ONLY}
+    try:
+        signature(getattr(JobQueue, name)).bind(*theirs.parameters.keys() - named, **named)
+    except TypeError as error:
+        raise AssertionError(f"streaq {version('streaq')} calls {name}{theirs}: {error}") from None
+
+
+async def test_what_is_used_of_streaqs_inside_is_still_there(workshop: Workshop) -> None:  # noqa: F811
+    async with JobQueue("card", workshop.config().queue) as queue:
+        gone = [name for name in USED if not hasattr(queue, name)]
+    assert not gone, f"streaq {version('streaq')} has no {gone}: queue.py uses them"
 
 
 @define(eq=False)
