@@ -12,6 +12,7 @@ repeats at most the calls under way.
 
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import suppress
 
 from attrs import Factory, define, field
 
@@ -19,7 +20,7 @@ from batchkit import BatchedExecutor, Batcher, Hook, Outcome, TTLCache
 from examples.database import Card, Database, chunks
 from examples.database.dictionary import Dictionary, Entry
 from examples.database.saving import Saves
-from examples.errors import NotAllowed, NotSaved, Unavailable
+from examples.errors import Lapsed, NotAllowed, NotSaved, Unavailable
 from examples.language.words import Word, card, question
 from examples.queueing.claims import Claims
 from examples.queueing.urgency import Urgency
@@ -134,13 +135,12 @@ class BulkImport:
             return await self.write(words, Urgency(self.priority))
         rest, done = {word.word: word for word in words}, dict[str, Card]()
         while rest:
-            urgency = Urgency(
-                self.priority
-            )  # that of the most urgent one of them: they are asked for together
-            async with self.claims.some([*rest], urgency) as ours:
-                there = {card.word: card for card in await self.database.cards(ours)}
-                new = await self.write([rest[word] for word in ours if word not in there], urgency)
-                done |= there | {card.word: card for card in new}
+            urgency = Urgency(self.priority)  # of all of them, since they are asked for together
+            with suppress(Lapsed):
+                async with self.claims.some([*rest], urgency) as ours:
+                    there = {card.word: card for card in await self.database.cards(ours)}
+                    new = await self.write([rest[word] for word in ours if word not in there], urgency)
+                    done |= there | {card.word: card for card in new}
             rest = {word: rest[word] for word in rest if word not in done}
         return [done[word.word] for word in words]
 

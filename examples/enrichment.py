@@ -10,13 +10,14 @@ killed repeats the calls that were under way, and no others.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 import anyio
 from attrs import define
 
 from examples.database import Card
-from examples.errors import MalformedAnswer, MediaRefused, NotAllowed, NotSaved, UnknownWord
+from examples.errors import Lapsed, MalformedAnswer, MediaRefused, NotAllowed, NotSaved, UnknownWord
 from examples.language import words
 from examples.language.words import Word
 from examples.media.media import Media
@@ -25,6 +26,7 @@ from examples.queueing.urgency import Urgency
 from examples.studio import Studio
 
 IN_VAIN = (NotAllowed, NotSaved, MediaRefused)  # after these, further calls would be
+FIRST = (*IN_VAIN, Lapsed)  # of several errors these say best how to go on
 
 
 @define(eq=False)
@@ -41,7 +43,12 @@ class Enrichment:
             UnknownWord: the dictionary does not have it.
             ServiceError, MediaError, NotSaved: a step failed; the others were done all the same.
         """
-        urgency = Urgency(priority)
+        while True:
+            with suppress(Lapsed):
+                return await self._enrich(word, Urgency(priority))
+
+    async def _enrich(self, word: str, urgency: Urgency) -> Card:
+        """The same, as long as the word is ours. Raises Lapsed."""
         async with self.studio.claims.some([word], urgency):
             card = await self.studio.cards.load(word)
             if card is None:
@@ -106,8 +113,8 @@ async def all_of_them(steps: Sequence[Callable[[], Awaitable[Card]]]) -> list[Ca
     """What the steps return, done side by side.
 
     Raises:
-        Exception: the error of one that failed, when all have ended; one after which nothing will go well
-            before others.
+        Exception: the error of one that failed, when all have ended; one that says how to go on before
+            others.
     """
     done: list[Card] = []
     failures: list[Exception] = []
@@ -122,5 +129,5 @@ async def all_of_them(steps: Sequence[Callable[[], Awaitable[Card]]]) -> list[Ca
         for step in steps:
             group.start_soon(do, step)
     if failures:
-        raise next((error for error in failures if isinstance(error, IN_VAIN)), failures[0])
+        raise next((error for error in failures if isinstance(error, FIRST)), failures[0])
     return done

@@ -71,3 +71,7 @@ class MediaAway(MediaError):
 
 class MediaRefused(MediaError):
     """The store refuses for good (keys, rights, bucket): nothing will be written."""
+
+
+class Lapsed(Exception):
+    """The claim to some words is in doubt: claim them anew, and look what is done."""

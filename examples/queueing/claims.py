@@ -2,14 +2,15 @@
 
 Two decks may share words, and a job runs again while the worker that had it is only slow. The claims lie in
 Redis and are those of a `RedisTier`, which keeps nothing else there: what is known about a card is in the
-database. The claims of a process that died lapse after some seconds; while Redis is away each process goes
-its own way.
+database. The claims of a process that died lapse after some seconds. So do those of a process that is cut
+off from Redis: it finishes the calls under way, makes no others, and claims anew when Redis is back.
 
 Who waits for a word says to the fleet how urgent it is, and whoever has it hurries: a card that a user asks
 for does not stand at the end of a deck's line because the deck came first. That is published, and kept
 nowhere; so it may be lost, and is said again as long as somebody waits.
 """
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -23,14 +24,15 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from batchkit import RedisTier
-from batchkit.abc import Tier
+from batchkit import Event, RedisTier, TierUnavailable, Unavailable
+from batchkit.abc import Claim, Tier
 from examples.queueing.urgency import Urgency
 
 AWAY = (RedisError, OSError)  # what the client raises while Redis is not there
 SAY_AGAIN = 2.0  # seconds after which who still waits says so once more
 ANSWER = 1.0  # seconds for an answer of Redis
-PAUSE = 1.0  # seconds before it is tried again to listen
+PAUSE = 1.0  # seconds before a Redis that is away is tried again
+LEASE = 10.0  # seconds after which the words of a process that is silent are free for others
 BEAT = 10  # seconds of silence after which Redis is asked whether it is there
 
 log = logging.getLogger("examples.claims")
@@ -59,10 +61,11 @@ class Claims:
 
         Args:
             words: the words.
-            urgency: of this work alone. It rises if somebody with more of it comes to wait for one of them.
+            urgency: of this work alone. It rises when somebody with more of it waits for one of them, and
+                lapses when they may be somebody else's.
         """
         while True:
-            claim = await self.tier.claim(words)
+            claim = await self._claim(words)
             try:
                 if claim.mine:
                     with self._holding(claim.mine, urgency):
@@ -73,6 +76,20 @@ class Claims:
                     await claim.wait()
             finally:
                 claim.release()
+
+    def doubt(self) -> None:
+        """Redis is away: when it is back, what is held may be somebody else's."""
+        for urgency in self._held:
+            urgency.lapse()
+
+    async def _claim(self, words: Sequence[str]) -> Claim[str]:
+        """Claim words, as soon as Redis is there."""
+        while True:
+            try:
+                return await self.tier.claim(words)
+            except TierUnavailable as error:
+                log.info("%s cannot be claimed yet: %s", ", ".join(words), error)
+            await anyio.sleep(PAUSE)
 
     @contextmanager
     def _holding(self, words: Sequence[str], urgency: Urgency) -> Iterator[None]:
@@ -117,7 +134,13 @@ async def opened(redis_url: str, prefix: str) -> AsyncIterator[Claims]:
         redis_url: of Redis.
         prefix: of the names there.
     """
-    tier = RedisTier[str](redis_url, f"{prefix}:claims")
+    loop = asyncio.get_running_loop()
+
+    def hear(event: Event) -> None:
+        if isinstance(event, Unavailable):  # the tier may say so in a thread of its own
+            loop.call_soon_threadsafe(claims.doubt)
+
+    tier = RedisTier[str](redis_url, f"{prefix}:claims", lease=LEASE, on_unavailable="raise", hooks=[hear])
     redis = Redis.from_url(
         redis_url,
         socket_timeout=ANSWER,
@@ -125,8 +148,8 @@ async def opened(redis_url: str, prefix: str) -> AsyncIterator[Claims]:
         health_check_interval=BEAT,
         retry=Retry(NoBackoff(), 1),  # once, since a connection may have been cut that nobody used for long
     )
+    claims = Claims(tier, redis, f"{prefix}:urgent")
     async with aclosing(tier), redis, anyio.create_task_group() as group:
-        claims = Claims(tier, redis, f"{prefix}:urgent")
         group.start_soon(claims.listen)
         try:
             yield claims

@@ -232,6 +232,19 @@ class JobQueue(Worker[None]):
         self._lib = await Streaq(self.redis, code=code, replace=True)
         await self._lib.create_groups(self.stream_key, REDIS_GROUP, *self.priorities)
 
+    async def _is_over(self, msg: StreamMessage) -> bool:
+        """Whether somebody else had a job, too, and has ended it."""
+        if await self.redis.exists([self.task_key + msg.task_id]):
+            return False
+        return bool(await self.redis.exists([self.results_key + msg.task_id]))
+
+    async def _drop(self, msg: StreamMessage) -> None:
+        """Leave a job as whoever ended it left it; nobody is to be given it again."""
+        stream = self.stream_key + msg.priority
+        await self.redis.xack(stream, REDIS_GROUP, [msg.message_id])
+        await self.redis.xdel(stream, [msg.message_id])
+        await self.redis.srem(self._running_set, [msg.task_id])
+
     # what follows takes the place of methods of streaq's
 
     async def consumer(
@@ -301,12 +314,23 @@ class JobQueue(Worker[None]):
         """As streaq has it, but what another worker has done meanwhile has not failed: both had the job, as
         Redis was away for longer than the idle time-out.
         """
-        if not await self.redis.exists([self.results_key + msg.task_id]):
+        if await self._is_over(msg):
+            await self._drop(msg)
+        else:
             await super().finish_failed_task(msg, *args, **kwargs)
 
-    async def finish_task(self, *args: Any, **kwargs: Any) -> None:
-        """As streaq has it, but it waits for a Redis that is away."""
-        await self._outlast(partial(super().finish_task, *args, **kwargs))
+    async def finish_task(self, msg: StreamMessage, *args: Any, **kwargs: Any) -> None:
+        """As streaq has it, but it waits for a Redis that is away; and what another worker has ended
+        meanwhile is not tried again, and has not failed.
+        """
+
+        async def finish() -> None:
+            if not kwargs["success"] and await self._is_over(msg):
+                await self._drop(msg)
+            else:
+                await super(JobQueue, self).finish_task(msg, *args, **kwargs)
+
+        await self._outlast(finish)
 
     async def schedule_delayed_tasks(self) -> None:
         """As streaq has it, but it waits for a Redis that is away."""

@@ -75,6 +75,7 @@ class Calls:
 
         Raises:
             ServiceError: which of them says what may help.
+            Lapsed: somebody else may make it by now.
         """
         started, urgency = self.clock.now(), urgency or Urgency()
         try:
@@ -95,9 +96,12 @@ class Calls:
     async def _permit(self, stack: AsyncExitStack, urgency: Urgency) -> Permit:
         """A permit, held until the stack is closed. If the call gets more urgent while it stands in line, it
         leaves that and stands in it anew; not once it has its permit.
+
+        Raises:
+            Lapsed: it is not to be made any more.
         """
         while True:
-            with urgency.until_raised():
+            with urgency.in_line():
                 wanted = self.limiter.permit(priority=urgency.priority)
                 return await stack.enter_async_context(wanted)
 

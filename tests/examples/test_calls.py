@@ -12,7 +12,7 @@ from batchkit import Retry, TokenBucket
 from batchkit.abc import Permit
 from batchkit.retries import RetryBudget
 from batchkit.testing import ManualClock
-from examples.errors import CallFailed, MalformedAnswer, NotAllowed, ServiceError, Unavailable
+from examples.errors import CallFailed, Lapsed, MalformedAnswer, NotAllowed, ServiceError, Unavailable
 from examples.queueing.urgency import Urgency
 from examples.services.calls import Calls, described, may_pass, tried
 
@@ -141,6 +141,31 @@ async def test_what_gets_urgent_between_two_attempts_is_urgent_at_the_next(clock
 
     await clock.run(service.make(attempt, urgency))
     assert asked == [0, 50]
+
+
+async def test_a_call_that_somebody_else_may_make_leaves_the_line_and_is_not_made(clock: ManualClock) -> None:
+    line, urgency = Line.of(clock), Urgency(0)
+    refused: list[Exception] = []
+
+    async def give_up() -> None:
+        try:
+            await line.call("b", urgency)
+        except Lapsed as error:
+            refused.append(error)
+
+    async def together() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(line.call, "a", Urgency(0))
+            await clock.sleep(0)
+            group.start_soon(give_up)
+            await clock.sleep(0)
+            group.start_soon(line.call, "c", Urgency(0))
+            await clock.sleep(5)
+            urgency.lapse()
+
+    await clock.run(together())
+    assert line.began == [("a", 0), ("c", 10)]
+    assert len(refused) == 1
 
 
 async def test_who_cancels_a_call_in_line_is_obeyed_however_urgent_it_gets(clock: ManualClock) -> None:

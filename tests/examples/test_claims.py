@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import anyio
 import pytest
 
-from batchkit import RedisTier
+from examples.errors import Lapsed
 from examples.queueing import claims
 from examples.queueing.claims import Claims
 from examples.queueing.urgency import Urgency
@@ -37,16 +37,6 @@ async def until_heard(server: Server, count: int) -> None:
     with anyio.fail_after(DEADLINE):
         while server.do("PUBSUB", "NUMSUB", CHANNEL)[1] < count:  # noqa: ASYNC110
             await anyio.sleep(0.01)
-
-
-async def until_back(*several: Claims) -> None:
-    """Return when the claims are those of the fleet again."""
-    with anyio.fail_after(DEADLINE):
-        for one in several:
-            assert isinstance(one.tier, RedisTier)
-            while one.tier.statistics().unavailable:
-                await one.tier.get_many(["一"])
-                await anyio.sleep(0.01)
 
 
 async def until_raised(urgency: Urgency, priority: int) -> None:
@@ -125,21 +115,28 @@ async def test_what_is_said_while_nobody_listens_is_said_again(
         await until_raised(urgency, 100)
 
 
-async def test_a_redis_that_is_away_breaks_nothing_and_is_listened_to_when_it_is_back(
+async def test_what_is_held_lapses_when_redis_is_away_and_nothing_is_claimed_until_it_is_back(
     own_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claims, "PAUSE", 0.05)
-    mine, got = Urgency(0), list[str]()
-    async with several(own_server) as (one, another):
-        own_server.kill()
-        async with one.some(["一"], mine):
-            await waits(another, "一", 100, got)  # each goes its own way
-            await another._say(["一"], 100)
-        assert (got, mine.priority) == (["一"], 0)
+    held, anew, got = Urgency(0), Urgency(0), list[str]()
+    async with several(own_server) as (one, another), anyio.create_task_group() as group:
+        async with one.some(["一"], held):
+            own_server.kill()
+            group.start_soon(waits, another, "二", 100, got)
+            with anyio.fail_after(DEADLINE):
+                while not held.lapsed:  # noqa: ASYNC110
+                    await anyio.sleep(0.01)
+            with pytest.raises(Lapsed), held.in_line():
+                raise AssertionError("it is not to begin")
+            await another._say(["一"], 100)  # which nobody hears
+            await anyio.sleep(0.2)
+            assert not got
         own_server.start()
         await until_heard(own_server, 2)
-        await until_back(one, another)
-        async with anyio.create_task_group() as group, one.some(["二"], mine):
-            group.start_soon(waits, another, "二", 100, got)
-            await until_raised(mine, 100)
-    assert got == ["一", "二"]
+        async with one.some(["一"], anew):
+            group.start_soon(waits, another, "一", 100, got)
+            await until_raised(anew, 100)
+            assert not anew.lapsed
+    assert sorted(got) == ["一", "二"]
+    assert held.priority == 0

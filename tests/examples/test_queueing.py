@@ -3,6 +3,7 @@
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from importlib.metadata import version
 from inspect import signature
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 from attrs import define, field
-from streaq import Worker
+from streaq import StreaqRetry, Worker
 
 from examples.queueing.priorities import Priority
 from examples.queueing.queue import JobQueue
@@ -41,7 +42,17 @@ OVERRIDDEN = [
     "schedule_delayed_tasks",
     "signal_handler",
 ]
-USED = ["_count", "_lib", "_running_tasks", "priorities", "queue_key", "results_key", "stream_key"]
+USED = [
+    "_count",
+    "_lib",
+    "_running_set",
+    "_running_tasks",
+    "priorities",
+    "queue_key",
+    "results_key",
+    "stream_key",
+    "task_key",
+]
 
 
 @pytest.mark.parametrize("name", OVERRIDDEN)
@@ -154,6 +165,54 @@ async def test_a_job_that_takes_longer_than_the_idle_time_out_is_run_once(worksh
             one.open.set()
             assert (await queue.result_by_id(job, DEADLINE)).success
     assert (one.begun, other.begun) == (["long"], [])
+
+
+@define(eq=False)
+class Slow:
+    """A handler whose jobs end as they are told, when they are told to."""
+
+    end: Exception
+    begun: anyio.Event = field(factory=anyio.Event)
+    open: anyio.Event = field(factory=anyio.Event)
+    ended: anyio.Event = field(factory=anyio.Event)
+
+    async def run(self, job_id: str, arguments: Any) -> object:
+        self.begun.set()
+        await self.open.wait()
+        self.ended.set()
+        raise self.end
+
+    def leave(self) -> None:
+        self.open.set()
+
+
+@pytest.mark.parametrize(
+    "end", [RuntimeError("late"), StreaqRetry("late", delay=timedelta(0))], ids=["fails", "is tried again"]
+)
+async def test_what_another_worker_has_done_meanwhile_stays_done(
+    end: Exception, config: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both had the job, since the first was cut off from Redis for longer than the idle time-out."""
+
+    async def cut_off(queue: JobQueue, scope: anyio.CancelScope) -> None:
+        with scope:
+            await anyio.sleep_forever()
+
+    monkeypatch.setattr(JobQueue, "renew_idle_timeouts", cut_off)
+    slow, gate = Slow(end), Gate()
+    gate.open.set()
+    async with running(config, slow) as queue:
+        job = await queue.send({"name": "one"}, Priority.NORMAL)
+        await until(slow.begun.is_set)
+        async with running(config, gate):
+            assert (await queue.result_by_id(job, DEADLINE)).success
+            slow.open.set()
+            await until(slow.ended.is_set)
+            await anyio.sleep(2.5)  # two idle time-outs of a real server: nobody begins it again
+            assert gate.begun == ["one"]
+            assert (await queue.result_by_id(job, DEADLINE)).result == {"name": "one"}
+            depth = await queue.depth()
+            assert (sum(depth.waiting.values()), depth.running, depth.later) == (0, 0, 0)
 
 
 async def test_a_job_of_the_same_id_is_not_sent_twice(config: Settings) -> None:

@@ -80,8 +80,8 @@ def test_processes_are_added_up_in_service_time() -> None:
 def test_when_saves_held_it_back_the_setting_is_that_of_what_the_job_saves_together(
     kind: str, setting: str
 ) -> None:
-    slow = figures(4, 4) | {"saving": 10.0}
-    slow["text"] = {**slow["text"], "waiting": 0.0, "total": slow["text"]["calling"]}
+    text = {"calls": 4, "refused": 0, "waiting": 0.0, "calling": 1.6, "total": 1.6}
+    slow = {**figures(4, 4), "saving": 10.0, "text": text}
     report = Tally(kind, [result("a", 100, 2, slow, slow)], CONFIG).report(LEDGER, items=4, saved=4)
     assert (report.limited_by, report.advice) == ("database", f"saves took 100.0 s in all: raise {setting}")
 

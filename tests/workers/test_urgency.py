@@ -5,6 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
+from examples.database import Card
 from examples.language import words
 from examples.language.sources import from_hsk
 from examples.standin.ledger import Line
@@ -34,17 +35,23 @@ async def test_a_card_at_the_end_of_the_decks_lines_is_made_at_once_for_a_user(p
         async with anyio.create_task_group() as group:
             for number, deck in enumerate(decks):
                 group.start_soon(town.deck, f"deck {number}", deck)
-            await town.until_well("text", 4)
-            asked = {key for line in await arrived(town, "text") for key in line["keys"]}
-            last = [word for word in wanted if word not in asked][-1]
-            assert (await town.card(last)).causes == []
-            cards, (made,) = await town.database.cards(wanted), await town.database.cards([last])
-            assert sum(not card.missing for card in cards) <= DECKS * CARDS // 2  # most of them stand in line
+            asked, last, made = await asked_for(town, wanted)
         texts, pictures = await arrived(town, "text"), await arrived(town, "picture")
         mine, drawn = about(texts, last), about(pictures, words.picture(made))
-        assert texts.index(mine) <= len(asked) + AMONG
+        assert texts.index(mine) <= asked + AMONG
         assert between(pictures, ended(mine), drawn["arrived"]) <= AMONG
         assert set((await town.check(sorted(wanted))).values()) == {1}
+
+
+async def asked_for(town: Town, wanted: tuple[str, ...]) -> tuple[int, str, Card]:
+    """Ask for a card at the end of the line; how many texts were asked for before, its word, and the card."""
+    await town.until_well("text", 4)
+    asked = {key for line in await arrived(town, "text") for key in line["keys"]}
+    last = [word for word in wanted if word not in asked][-1]
+    assert (await town.card(last)).causes == []
+    cards, (made,) = await town.database.cards(wanted), await town.database.cards([last])
+    assert sum(not card.missing for card in cards) <= DECKS * CARDS // 2  # most of them stand in line
+    return len(asked), last, made
 
 
 def about(lines: list[Line], key: str) -> Line:
