@@ -32,10 +32,12 @@ async def test_a_card_at_the_end_of_the_decks_lines_is_made_at_once_for_a_user(p
     wanted = from_hsk(DECKS * CARDS).wanted
     decks = [wanted[number * CARDS :][:CARDS] for number in range(DECKS)]
     async with place.fleet({"card": 1, "deck": 1}, speed=SPEED) as town:
+        told: list[tuple[int, str, Card]] = []
         async with anyio.create_task_group() as group:
             for number, deck in enumerate(decks):
                 group.start_soon(town.deck, f"deck {number}", deck)
-            asked, last, made = await asked_for(town, wanted)
+            told.append(await asked_for(town, wanted))
+        ((asked, last, made),) = told
         texts, pictures = await arrived(town, "text"), await arrived(town, "picture")
         mine, drawn = about(texts, last), about(pictures, words.picture(made))
         assert texts.index(mine) <= asked + AMONG
