@@ -254,3 +254,46 @@ class TestAForkedChild:
         assert self.exit_code(work) == 0
         gate.set()
         eventually(lambda: not cache._shelf.loads.by_key)
+
+
+class _Nosy:
+    """A tag that runs something whenever it is looked up."""
+
+    def __init__(self, look: Callable[[], object]) -> None:
+        self.look = look
+
+    def __hash__(self) -> int:
+        self.look()
+        return 1
+
+
+def test_a_key_that_has_a_value_is_never_missed_while_another_takes_its_place() -> None:
+    cache = TTLCache[str, str](100, 60.0)
+    seen: list[str | None] = []
+    cache.set("a", "old", tags=[_Nosy(lambda: seen.append(cache.get("a")))])
+    seen.clear()
+    cache.set("a", "new")
+    cache.set("a", "newest", tags=["tag"])
+    assert seen
+    assert set(seen) <= {"old", "new"}
+    assert cache.get("a") == "newest"
+    assert cache.statistics().misses == 1  # when there was nothing yet
+
+
+def test_what_the_end_of_a_value_calls_finds_the_cache_whole() -> None:
+    cache = TTLCache[str, object](2, 60.0)
+    found: list[object] = []
+
+    class Value:
+        def __del__(self) -> None:
+            found.append(cache.get("a"))
+            cache.set("a", "last")
+
+    cache.set("a", Value(), tags=["tag"])
+    cache.set("a", "next", tags=["tag"])
+    assert found == ["next"]
+    assert cache.get("a") == "last"
+    for number in range(10):
+        cache.set(f"other {number}", number)
+    assert len(cache) <= 2
+    assert cache.statistics().weight == len(cache)

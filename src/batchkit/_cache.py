@@ -104,12 +104,14 @@ class TTLCache(Generic[K, V]):
         self._tiered = None if tier is None else Tiered(name, tier, self._shelf)
         loading = Loading(name, self._shelf, negative, self._tiered)
         self._asking = Asking(name, self._shelf, loading)
-        self._store = self._shelf.store
-        self._front = self._store.front
-        self._keep = self._store.set
+        store = self._shelf.store
+        self._front = store.front
+        self._beyond_front = store.beyond_front
+        self._keep = store.set
         self._constant = terms.constant if tier is None else None
         self._now = clock.now
-        self._hits = 0  # those that took no lock
+        self._hits = 0  # those that took no lock; and so for misses
+        self._misses = 0
 
     @overload
     def get(self, key: K) -> V | None: ...
@@ -119,8 +121,15 @@ class TTLCache(Generic[K, V]):
 
     def get(self, key: K, default: object = None) -> object:
         """The value of a key, or the default. Never waits: a tier is not asked."""
-        value = self.fresh(key)
-        if value is not NOTHING:
+        entry = self._front.get(key) or self._beyond_front(key)
+        if entry is None:
+            self._misses += 1
+            return default
+        value = entry.value
+        if entry.fresh > self._now() and entry.value is value:
+            if entry.hits < MOST_HITS:
+                entry.hits += 1
+            self._hits += 1
             return value
         return self._shelf.present((key,)).get(key, default)
 
@@ -340,7 +349,7 @@ class TTLCache(Generic[K, V]):
 
     def statistics(self) -> CacheStatistics:
         """What it did so far."""
-        return self._shelf.statistics(more_hits=self._hits)
+        return self._shelf.statistics(more_hits=self._hits, more_misses=self._misses)
 
     def _put(self, key: K, value: V, ttl: Ttl | None, tags: Tags) -> None:
         now = self._now()
@@ -354,7 +363,7 @@ class TTLCache(Generic[K, V]):
 
     def fresh(self, key: K) -> Any:
         """The value of a key that can be had at once and without a lock, or `NOTHING`; for `cached`."""
-        entry = self._front.get(key) or self._store.beyond_front(key)
+        entry = self._front.get(key) or self._beyond_front(key)
         if entry is not None:
             value = entry.value
             if entry.fresh > self._now() and entry.value is value:

@@ -34,6 +34,18 @@ def test_it_takes_two_bytes_a_key() -> None:
     assert sys.getsizeof(Ghosts(10**18).marks) < 5_000_000
 
 
+def test_places_go_by_the_dicts_of_an_index() -> None:
+    for number in (1, 3, 81, 4093):
+        ghosts = Ghosts(10_000, number)
+        assert ghosts.size % number == 0
+        assert all(known % ghosts.size % number == known % number for known in range(-5_000, 5_000))
+
+
+def test_whole_numbers_in_a_row_are_told_apart() -> None:
+    ghosts = Ghosts(1_000)
+    assert not any(ghosts.met(known) for known in range(200_000))
+
+
 def test_an_index_of_any_size_is_a_dict() -> None:
     for size in (1, 100, KEYS_A_DICT * 40):
         index = Index[str](size)

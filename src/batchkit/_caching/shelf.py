@@ -179,8 +179,8 @@ class Shelf(Generic[K]):
                 dropped = self.store.expired - before
             yield dropped
 
-    def statistics(self, more_hits: int) -> CacheStatistics:
-        """What it did so far, with hits that were counted elsewhere."""
+    def statistics(self, more_hits: int, more_misses: int) -> CacheStatistics:
+        """What it did so far, with hits and misses that were counted elsewhere."""
         with self.lock:
             return CacheStatistics(
                 size=len(self.store),
@@ -188,7 +188,7 @@ class Shelf(Generic[K]):
                 hits=self.hits + more_hits,
                 stale_hits=self.stale_hits,
                 negative_hits=self.negative_hits,
-                misses=self.misses,
+                misses=self.misses + more_misses,
                 loads=self.loaded,
                 load_calls=self.load_calls,
                 load_failures=self.load_failures,

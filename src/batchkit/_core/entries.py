@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from math import inf
-from typing import Any
+from typing import Any, Final
+
+ENDED: Final = -inf  # the end of an entry that is in no store any more
 
 
 class Entry:
@@ -13,8 +15,7 @@ class Entry:
     Attributes:
         key: its key.
         value: its value.
-        fresh: moment until which nothing else has to be thought of when it is asked for; -inf for an entry
-            that is in no store any more.
+        fresh: moment until which nothing else has to be thought of when it is asked for.
         hits: how often it was asked for since it was last considered for eviction, up to 3.
         weight: what it takes of the store's room.
         tags: what it can be removed by, with others.
@@ -56,7 +57,7 @@ class Entry:
 
     def end(self) -> None:
         """It is in no store any more. Lets go of the value, since the entry itself may lie about for long."""
-        self.fresh = -inf
+        self.fresh = ENDED
         self.value = None
 
 
@@ -86,14 +87,14 @@ class FullEntry(Entry):
         expires: float,
         *,
         due: float = inf,
-        gone: float = -inf,
+        gone: float = ENDED,
         weight: int = 1,
         tags: tuple[Hashable, ...] = (),
         negative: bool = False,
     ) -> None:
         self.key = key
         self.value = value
-        self.fresh = -inf if negative else min(due, expires)
+        self.fresh = ENDED if negative else min(due, expires)
         self.hits = 0
         self._expires = expires
         self._gone = max(expires, gone)
@@ -118,5 +119,5 @@ class FullEntry(Entry):
         self.due = moment
 
     def end(self) -> None:
-        self._expires = self._gone = -inf
+        self._expires = self._gone = ENDED
         super().end()

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from math import inf
 from typing import Final
 
-from batchkit._core.entries import Entry
+from batchkit._core.entries import ENDED, Entry
 from batchkit._core.ghosts import Ghosts
+from batchkit._core.index import Index
 
 _MOST_ROUNDS: Final = 64  # entries that are given another round before one leaves, wanted or not
 
@@ -80,7 +81,7 @@ class Queue:
                 self.in_front.append(entry)
                 if gone < self.seen:
                     self.seen = gone
-            elif type(entry) is Entry and gone > -inf:
+            elif type(entry) is Entry and gone > ENDED:
                 plain.append(entry)
             else:
                 self.more -= entry.weight - 1
@@ -96,19 +97,21 @@ class Eviction:
     Args:
         size: what all entries weigh at most.
         ghosts: keys that are remembered when they left.
+        index: where the entries are by key.
 
     Attributes:
         small: the queue of new entries.
         main: the queue of those that are worth keeping.
     """
 
-    __slots__ = ("_ghosts", "_patience", "_small_room", "main", "small")
+    __slots__ = ("_ghosts", "_index", "_patience", "_small_room", "main", "small")
 
-    def __init__(self, size: int, ghosts: int) -> None:
+    def __init__(self, size: int, ghosts: int, index: Index[Entry]) -> None:
         self.small = Queue()
         self.main = Queue()
+        self._index = index
         self._small_room = size / 10
-        self._ghosts = Ghosts(ghosts)
+        self._ghosts = Ghosts(ghosts, index.number)
         self._patience = 0
 
     def tidy(self, looks: int, now: float) -> tuple[list[Entry], list[Entry]]:
@@ -123,14 +126,14 @@ class Eviction:
         self.main.look(looks, now, plain, others)
         return plain, others
 
-    def leave(self, weight: int, now: float) -> tuple[list[Entry], list[Entry]]:
+    def leave(self, weight: int, now: float) -> tuple[int, list[Entry]]:
         """Take entries out that weigh so much together, or more.
 
         Returns:
-            Those that are plain, whose time is not over; and the others, among which are some that ended,
-            which weigh nothing.
+            How many left that are plain and whose time is not over: they have ended, and are out of the
+            index. And the others, among which are some that ended before, which weigh nothing.
         """
-        plain: list[Entry] = []
+        plain = 0
         others: list[Entry] = []
         self._patience = _MOST_ROUNDS
         small, main = self.small, self.main
@@ -138,7 +141,11 @@ class Eviction:
             too_much = small.weight - self._small_room
             if too_much >= 0 or not main:
                 turns = int(too_much) + 1 if main else weight
-                weight -= self._leave_small(min(weight, turns), now, plain, others)
+                left = self._leave_small(min(weight, turns), now)
+                plain += left
+                weight -= left
+                if left < turns and weight > 0 and small:
+                    weight -= self._judge(small.pop(), small, now, others)
             else:
                 weight -= self._judge(main.pop(), main, now, others)
         return plain, others
@@ -146,29 +153,31 @@ class Eviction:
     def remember(self, number: int) -> None:
         """Remember about so many keys that left, at least; forgets all if it has to be changed for that."""
         if self._ghosts.size < number // 2:
-            self._ghosts = Ghosts(number)
+            self._ghosts = Ghosts(number, self._index.number)
 
-    def _leave_small(self, turns: int, now: float, plain: list[Entry], others: list[Entry]) -> int:
-        """The next entries of the small queue leave, so many at most, or move to the main queue; returns the
-        weight of those that left. Ends after one with which there is more to it.
+    def _leave_small(self, turns: int, now: float) -> int:
+        """The next entries of the small queue leave, so many at most, and none from one on with which there
+        is more to it; returns how many. Here is what a new key in a full cache takes most of its time for.
         """
         source = self.small.in_front or self.small.behind
-        marks, size = self._ghosts.marks, self._ghosts.size
-        before = len(plain)
-        for _ in range(min(turns, len(source))):
+        parts, number = self._index.parts, self._index.number
+        ghosts = self._ghosts
+        marks, size, reach = ghosts.marks, ghosts.size, ghosts.reach
+        turns = min(turns, len(source))
+        for turn in range(turns):
             entry = source.popleft()
-            if entry.hits or entry.fresh <= now or type(entry) is not Entry:
-                break
-            known = hash(entry.key)  # what `Ghosts.met` does, without a call
-            mark = known & 0xFFFF
-            place = known % size
-            if marks[place] == mark != 0:
-                break
+            key = entry.key
+            rest = hash(key) % reach  # what `Ghosts.met` does, without a call
+            place = rest % size
+            mark = rest & 0xFFFF
+            if entry.hits or entry.fresh <= now or marks[place] == mark != 0 or type(entry) is not Entry:
+                source.appendleft(entry)
+                return turn
             marks[place] = mark
-            plain.append(entry)
-        else:
-            return len(plain) - before
-        return len(plain) - before + self._judge(entry, self.small, now, others)
+            del parts[place % number][key]
+            entry.fresh = ENDED
+            entry.value = None
+        return turns
 
     def _judge(self, entry: Entry, queue: Queue, now: float, left: list[Entry]) -> int:
         """An entry that was the next of a queue leaves, or stays for another round; returns its weight if it
@@ -177,7 +186,7 @@ class Eviction:
         queue.more -= entry.weight - 1
         if entry.fresh <= now and entry.gone <= now:
             left.append(entry)
-            return entry.weight if entry.gone > -inf else 0
+            return entry.weight if entry.gone > ENDED else 0
         from_small = queue is self.small
         if self._patience > 0 and (entry.hits or (from_small and self._ghosts.met(hash(entry.key)))):
             self._patience -= 1

@@ -17,7 +17,7 @@ from collections.abc import Hashable, Iterator
 from math import inf
 from typing import Any, Final
 
-from batchkit._core.entries import Entry
+from batchkit._core.entries import ENDED, Entry
 from batchkit._core.eviction import Eviction
 from batchkit._core.index import KEYS_A_DICT, Index
 from batchkit._core.tags import Tagged
@@ -39,6 +39,7 @@ class Store:
 
     Attributes:
         front: some of the entries by key; see `Index`.
+        beyond_front: gives the entry of a key that is not in front, whatever its moment.
         evicted: entries dropped to make room.
         expired: entries dropped because their time was over.
         removed: entries dropped because somebody said so.
@@ -59,6 +60,7 @@ class Store:
         "_small",
         "_tags",
         "_weighted",
+        "beyond_front",
         "evicted",
         "expired",
         "front",
@@ -74,13 +76,14 @@ class Store:
         self._parts = self._index.parts
         self._number = self._index.number
         self.front = self._index.front
+        self.beyond_front = self._index.get
         self.evicted = 0
         self.expired = 0
         self.removed = 0
         self.refused = 0
 
     def _start(self) -> None:
-        self._eviction = Eviction(self._maxsize, 0 if self._weighted else self._maxsize)
+        self._eviction = Eviction(self._maxsize, 0 if self._weighted else self._maxsize, self._index)
         self._small = self._eviction.small
         self._tags = Tagged()
         self._room = self._maxsize
@@ -100,10 +103,6 @@ class Store:
         """Of all entries."""
         return self._maxsize - self._room
 
-    def beyond_front(self, key: Hashable) -> Entry | None:
-        """The entry of a key that is not in front, whatever its moment. Needs no lock."""
-        return self._index.get(key)
-
     def find(self, key: Hashable, now: float) -> Entry | None:
         """The entry of a key, if it is of any use, which counts as a hit."""
         entry = self.look(key, now)
@@ -116,8 +115,9 @@ class Store:
         entry = self._index.get(key)
         if entry is None or entry.fresh > now or entry.gone > now:
             return entry
-        self._drop(entry)
-        self.expired += 1
+        if entry.gone > ENDED:
+            self._drop(entry)
+            self.expired += 1
         return None
 
     def set(self, key: Hashable, value: Any, expires: float, now: float) -> None:
@@ -134,8 +134,7 @@ class Store:
                 entry.value = value
                 entry.fresh = expires
                 return
-            hits = entry.hits
-            self._drop(entry)
+            hits, _held = entry.hits, self._outdate(entry)
         if self._room <= 0:
             self._make_room(1, now)
         entry = Entry()
@@ -164,13 +163,12 @@ class Store:
         if now >= self._due:
             self._tidy_up(now)
         part = self._part(entry.key)
-        if (old := part.get(entry.key)) is not None:
-            entry.hits = old.hits
-            self._drop(old)
+        old = part.get(entry.key)
         if entry.weight > self._maxsize:
-            self.refused += 1
-            entry.end()
+            self._refuse(entry, old)
             return
+        if old is not None:
+            entry.hits, _held = old.hits, self._outdate(old)
         self._make_room(entry.weight, now)
         part[entry.key] = entry
         self._room -= entry.weight
@@ -212,7 +210,7 @@ class Store:
         self._end_plain(plain)
         for entry in others:
             self._bury(entry, now)
-        self._due = -inf if self._ended else min(self._small.due, self._eviction.main.due)
+        self._due = ENDED if self._ended else min(self._small.due, self._eviction.main.due)
         return len(plain) + len(others)
 
     @property
@@ -226,7 +224,7 @@ class Store:
         """
         main = self._eviction.main
         for queue in (main, self._small):
-            yield from ((entry, queue is main) for entry in queue if entry.gone > -inf)
+            yield from ((entry, queue is main) for entry in queue if entry.gone > ENDED)
 
     def _part(self, key: Hashable) -> dict[Hashable, Entry]:
         return self._parts[hash(key) % self._number]
@@ -260,14 +258,14 @@ class Store:
         plain, others = self._eviction.leave(wanted + min(_SPARE, self._maxsize // 256), now)
         for entry in others:
             self._bury(entry, now)
-        self.evicted += len(plain)
-        self._end_plain(plain)
+        self.evicted += plain
+        self._room += plain
         if self._weighted:
             self._eviction.remember(len(self._eviction.main))
 
     def _bury(self, entry: Entry, now: float) -> None:
         """An entry has left its queue."""
-        if entry.gone == -inf:
+        if entry.gone == ENDED:
             self._ended -= 1
             return
         if entry.gone <= now:
@@ -276,11 +274,27 @@ class Store:
             self.evicted += 1
         self._end(entry)
 
+    def _refuse(self, entry: Entry, old: Entry | None) -> None:
+        self.refused += 1
+        entry.end()
+        if old is not None:
+            self._drop(old)
+
     def _drop(self, entry: Entry) -> None:
         """An entry is wanted no more; it will leave its queue later."""
-        self._end(entry)
+        del self._part(entry.key)[entry.key]
+        self._outdate(entry)
+
+    def _outdate(self, entry: Entry) -> Any:
+        """As `_drop`, but for the index, where another entry is about to take its place: so a key that has a
+        value is never missed by those without the lock. Returns the value, which is to be held until then,
+        since to let go of it may call anything.
+        """
+        value = entry.value
+        self._let_go(entry)
         self._ended += 1
-        self._due = -inf
+        self._due = ENDED
+        return value
 
     def _end_plain(self, entries: list[Entry]) -> None:
         """As `_end`, in half of the time."""
@@ -289,11 +303,14 @@ class Store:
         for entry in entries:
             key = entry.key
             del parts[hash(key) % number][key]
-            entry.fresh = -inf
+            entry.fresh = ENDED
             entry.value = None
 
     def _end(self, entry: Entry) -> None:
         del self._part(entry.key)[entry.key]
+        self._let_go(entry)
+
+    def _let_go(self, entry: Entry) -> None:
         self._room += entry.weight
         self._tags.discard(entry)
         entry.end()
