@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import weakref
-from collections.abc import Callable, Coroutine, Hashable, Sequence
-from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, cast, overload
+from collections.abc import Callable, Coroutine, Hashable
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
 
 from batchkit._cache import NOTHING, TTLCache
+from batchkit._caching.arguments import Arguments
 from batchkit._core.terms import Tags, Ttl
 from batchkit._functions import is_async, refuse_unfit
 
@@ -16,8 +16,6 @@ P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
 S = TypeVar("S")
-
-_PLAIN: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class CachedFunction(Generic[P, R]):
@@ -32,19 +30,25 @@ class CachedFunction(Generic[P, R]):
     def __init__(self, function: Callable[P, R], keeping: _Keeping) -> None:
         functools.update_wrapper(cast(Any, self), function)
         self.cache = keeping.cache
-        self._function: Callable[..., Any] = function
         self._keeping = keeping
+        self._key = keeping.key
+        self._fresh = keeping.cache.fresh
         self._owner: tuple[Any, ...] = ()  # of a method: its object
+        self._owner_in_key: tuple[Any, ...] = ()
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The function's value for these arguments, from the cache or from the function."""
-        key = self._keeping.key(self._owner, args, kwargs)
-        value: R = self._keeping.fresh(key)
+        key = self._key(self._owner_in_key + args, kwargs)
+        try:
+            value: R = self._fresh(key)
+        except TypeError:
+            self._keeping.refuse_unhashable(key)
+            raise
         if value is not NOTHING:
             return value
-        load = functools.partial(_call, self._function, (*self._owner, *args), kwargs)
-        tags = self._keeping.tags(self._owner, args, kwargs)
-        return cast(R, self.cache.get_or_load_sync(key, load, self._keeping.ttl, tags=tags))
+        keeping = self._keeping
+        load, tags = keeping.load(self._owner + args, kwargs)
+        return cast(R, self.cache.get_or_load_sync(key, load, keeping.ttl, tags=tags))
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Drop what is kept for these arguments; false if nothing was."""
@@ -52,7 +56,7 @@ class CachedFunction(Generic[P, R]):
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> Hashable:
         """What the value for these arguments is kept by."""
-        return self._keeping.key(self._owner, args, kwargs)
+        return self._key(self._owner_in_key + args, kwargs)
 
     @overload
     def __get__(self, instance: None, owner: type | None = None) -> Self: ...
@@ -66,11 +70,13 @@ class CachedFunction(Generic[P, R]):
         return self if instance is None else self._bound_to(instance)
 
     def __repr__(self) -> str:
-        return f"<cached {self._function!r}>"
+        return f"<cached {self._keeping.function!r}>"
 
     def _bound_to(self, instance: object) -> Any:
-        bound = type(self)(self._function, self._keeping)
+        bound = object.__new__(type(self))
+        vars(bound).update(vars(self))
         bound._owner = (instance,)
+        bound._owner_in_key = (self._keeping.in_key(instance),)
         return bound
 
 
@@ -79,13 +85,17 @@ class CachedAsyncFunction(CachedFunction[P, Coroutine[Any, Any, R]]):
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The function's value for these arguments, from the cache or from the function."""
-        key = self._keeping.key(self._owner, args, kwargs)
-        value: R = self._keeping.fresh(key)
+        key = self._key(self._owner_in_key + args, kwargs)
+        try:
+            value: R = self._fresh(key)
+        except TypeError:
+            self._keeping.refuse_unhashable(key)
+            raise
         if value is not NOTHING:
             return value
-        load = functools.partial(_call, self._function, (*self._owner, *args), kwargs)
-        tags = self._keeping.tags(self._owner, args, kwargs)
-        return cast(R, await self.cache.get_or_load(key, load, self._keeping.ttl, tags=tags))
+        keeping = self._keeping
+        load, tags = keeping.load(self._owner + args, kwargs)
+        return cast(R, await self.cache.get_or_load(key, load, keeping.ttl, tags=tags))
 
     @overload
     def __get__(self, instance: None, owner: type | None = None) -> Self: ...
@@ -150,92 +160,58 @@ class cached:  # noqa: N801 - a decorator
 
     def __call__(self, function: Callable[..., Any], /) -> Any:
         refuse_unfit(function, "cached", "what it gives can be used once only")
-        keeping = _Keeping(self._cache, self._key or _Arguments(function), self._ttl, self._tags)
+        keeping = _Keeping(function, self._cache, self._key, self._ttl, self._tags)
         return (CachedAsyncFunction if is_async(function) else CachedFunction)(function, keeping)
 
 
 class _Keeping:
-    """Where and how the values of a function are kept."""
+    """Where and how the values of a function are kept.
+
+    Attributes:
+        function: it.
+        cache, ttl: as of `cached`.
+        key: what a value is kept by, given the arguments, for a method with its object before them.
+    """
 
     def __init__(
         self,
+        function: Callable[..., Any],
         cache: TTLCache[Any, Any],
-        key: Callable[..., Hashable],
+        key: Callable[..., Hashable] | None,
         ttl: Ttl | None,
         tags: Callable[..., Tags] | None,
     ) -> None:
         self.cache = cache
         self.ttl = ttl
-        self._key = key
+        self.function = function
         self._tags = tags
-        self._by_arguments = key if isinstance(key, _Arguments) else None
-
-    def key(self, owner: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
-        if self._by_arguments is None:
-            return self._key(*owner, *args, **kwargs)
-        return self._by_arguments.key((_weak(owner[0]), *args) if owner else args, kwargs)
-
-    def fresh(self, key: Hashable) -> Any:
-        """The value, if nothing has to be thought of but that."""
-        try:
-            return self.cache.fresh(key)
-        except TypeError as error:
-            if self._by_arguments is not None:
-                self._by_arguments.refuse_unhashable(key)
-            raise error
-
-    def tags(self, owner: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tags:
-        return () if self._tags is None else tuple(self._tags(*owner, *args, **kwargs))
-
-
-class _Arguments:
-    """The default key: one for all ways to pass the same arguments."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._name = f"{function.__module__}.{_name(function)}"
-        self._signature = inspect.signature(function)
-        parameters: Sequence[inspect.Parameter] = list(self._signature.parameters.values())
-        self._plain = all(parameter.kind in _PLAIN for parameter in parameters)
-        self._count = len(parameters)
-        self._defaults = tuple(each.default for each in parameters if each.default is not each.empty)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Hashable:
-        return self.key(args, kwargs)
-
-    def key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
-        if self._plain and not kwargs:
-            left = self._count - len(args)
-            if left == 0:
-                return (self._name, *args)
-            if 0 < left <= len(self._defaults):
-                return (self._name, *args, *self._defaults[len(self._defaults) - left :])
-        bound = self._signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        if self._plain:
-            return (self._name, *bound.args)
-        return (self._name, bound.args, tuple(sorted(bound.kwargs.items())))
+        self._arguments = Arguments(function) if key is None else None
+        self.key = _own_key(key) if self._arguments is None else self._arguments.key
 
     def refuse_unhashable(self, key: Hashable) -> None:
+        """Say it if a key is none since the arguments cannot be one."""
+        if self._arguments is not None:
+            self._arguments.refuse_unhashable(key)
+
+    def in_key(self, owner: object) -> object:
+        """The object of a method, as it stands in a key: so that the key does not keep it alive, if it can be
+        helped.
+        """
+        if self._arguments is None:
+            return owner
         try:
-            hash(key)
-        except TypeError as error:
-            raise TypeError(
-                f"the arguments of {self._name} cannot be a key ({error}): give it one by key="
-            ) from error
+            return weakref.ref(owner)
+        except TypeError:
+            return owner
+
+    def load(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Callable[[Hashable], Any], Tags]:
+        """What loads the value for these arguments, and its tags."""
+        tags = () if self._tags is None else tuple(self._tags(*args, **kwargs))
+        return functools.partial(_call, self.function, args, kwargs), tags
 
 
-def _name(function: Callable[..., Any]) -> str:
-    while isinstance(function, functools.partial):
-        function = function.func
-    return str(getattr(function, "__qualname__", type(function).__qualname__))
-
-
-def _weak(owner: object) -> Hashable:
-    """An object in a key, which does not keep it alive if it can be helped."""
-    try:
-        return weakref.ref(owner)
-    except TypeError:
-        return owner
+def _own_key(key: Any) -> Callable[[tuple[Any, ...], dict[str, Any]], Hashable]:
+    return lambda args, kwargs: key(*args, **kwargs)
 
 
 def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], key: Hashable) -> Any:
