@@ -2,7 +2,7 @@
 
     words -> without those that have a card (one query)
           -> looked up, 50 in a query               `Batcher` and `TTLCache`
-          -> written about, 10 in a call            `BatchedExecutor`; a permit of a `TokenBucket` for each
+          -> written about, 5 to 10 in a call       `BatchedExecutor`; a permit of a `TokenBucket` for each
           -> saved, 10 in a transaction             one statement
 
 Each step begins as soon as the one before has something for it. The database is the checkpoint: a card
@@ -23,6 +23,7 @@ from examples.database.saving import Saves
 from examples.errors import Lapsed, NotAllowed, NotSaved, Unavailable
 from examples.language.words import Word, card, question
 from examples.queueing.claims import Claims
+from examples.queueing.scaling import Bounds, batch_size
 from examples.queueing.urgency import Urgency
 from examples.services.text import TextService
 from examples.settings import Settings
@@ -85,7 +86,9 @@ class BulkImport:
         options = self.settings.bulk_import
         executor = BatchedExecutor[Word, Card].of_batches(
             self.write_and_save,
-            batch_size=options.batch_size,
+            batch_size=batch_size(
+                len(words), self.settings.text.burst, Bounds(options.least_batch_size, options.batch_size)
+            ),
             concurrency=self.settings.scaled(options.concurrency),
             hooks=self.hooks,
             name="import",

@@ -260,6 +260,7 @@ class BulkImport(Worker):
     """How characters become cards."""
 
     batch_size: int = whole(1, 50, "characters")
+    least_batch_size: int = whole(1, 50, "characters")
     concurrency: int = whole(1, 1000, "calls at once")
     grace: float = real(0, 600, "seconds")
     deck_size: int = whole(1, 10_000, "cards")

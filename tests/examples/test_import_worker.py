@@ -27,9 +27,10 @@ def job(studio: Studio, sent: list[str] | None = None, words: str = WORDS) -> Im
     return ImportJob(studio, "hsk", words, 0, send)
 
 
-async def test_texts_are_written_ten_in_a_call_and_decks_are_left(workshop: Workshop) -> None:  # noqa: F811
+async def test_texts_of_many_are_written_ten_in_a_call_and_decks_are_left(workshop: Workshop) -> None:  # noqa: F811
     sent: list[str] = []
-    async with workshop.studio(FLASHCARDS_BULK_IMPORT_DECK_SIZE="10") as studio:
+    many = {"FLASHCARDS_TEXT_BURST": "2", "FLASHCARDS_BULK_IMPORT_DECK_SIZE": "10"}
+    async with workshop.studio(**many) as studio:
         done = await job(studio, sent).run()
         decks = [await studio.database.deck(name) for name in sent]
     assert (done["words"], done["saved"], done["failed"]) == (23, 23, {})

@@ -1,9 +1,9 @@
-"""How many jobs run at once follows how many wait, within bounds and without swinging."""
+"""How many jobs run at once, and how large calls are, by how many wait: within bounds, without swinging."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from examples.queueing.scaling import Bounds, next_limit
+from examples.queueing.scaling import Bounds, batch_size, next_limit
 
 BOUNDS = Bounds(3, 20)
 
@@ -39,3 +39,12 @@ def test_a_queue_of_as_many_jobs_as_run_at_the_most_never_makes_it_grow(waits: l
     limit = 6
     for waiting in waits:
         assert (limit := next_limit(limit, min(waiting, limit), BOUNDS)) <= 6
+
+
+def test_calls_are_as_small_as_a_burst_of_them_holds_what_waits() -> None:
+    sizes = [batch_size(waiting, 5, Bounds(2, 10)) for waiting in (0, 1, 10, 11, 35, 50, 51, 1000)]
+    assert sizes == [2, 2, 2, 3, 7, 10, 10, 10]
+
+
+def test_the_largest_call_counts_more_than_the_smallest() -> None:
+    assert batch_size(100, 5, Bounds(5, 1)) == 1
