@@ -49,18 +49,43 @@ def threads(*works: Callable[[], object]) -> Iterator[None]:
         raise errors[0]
 
 
-def guard(pid: int, folder: Path) -> subprocess.Popen[bytes]:
-    """A process that kills another one and removes its folder, if it is not killed before the tests are.
+class Guarded:
+    """A process that ends before the tests do, even if they are killed; then its folder goes, too.
 
-    When they are, the pipe to it closes.
+    Attributes:
+        process: the process.
     """
-    clear_up = 'read -r _; kill -KILL "$1"; rm -rf "$2"'
-    return subprocess.Popen(
-        ["/bin/sh", "-c", clear_up, "guard", str(pid), str(folder)],
-        stdin=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+
+    def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
+        self.process = process
+        clear_up = 'read -r _; kill -KILL "$1"; rm -rf "$2"'
+        # The pipe to it closes when the tests are killed.
+        self._guard = subprocess.Popen(
+            ["/bin/sh", "-c", clear_up, "guard", str(process.pid), str(folder)],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    @property
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    def end(self, how: signal.Signals) -> None:
+        """Send it a signal, and wait until it has ended.
+
+        Raises:
+            subprocess.TimeoutExpired: it did not, and was killed.
+        """
+        self._guard.kill()  # first: it must not strike whoever has the number next
+        self._guard.communicate()
+        self.process.send_signal(how)
+        try:
+            self.process.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(DEADLINE)
+            raise
 
 
 def in_child(check: Callable[[], bool] = lambda: True) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Self
 import psycopg
 import pytest
 
-from tests.helpers import DEADLINE, eventually, guard
+from tests.helpers import Guarded, eventually
 from tests.servers import HOST, free_port
 
 SUPERUSER = "postgres"
@@ -69,8 +69,7 @@ class Postgres:
         os.chown(self._folder, self._user.get("user", -1), self._user.get("group", -1))
         self._programs = self._reachable(package)
         self._numbers = itertools.count()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._guard: subprocess.Popen[bytes] | None = None
+        self._guarded: Guarded | None = None
         self.port = free_port()
 
     def __enter__(self) -> Self:
@@ -99,10 +98,9 @@ class Postgres:
                 start_new_session=True,  # a Ctrl-C is for the tests
                 **self._user,
             )
-        self._process = process
-        self._guard = guard(process.pid, self._folder)
+        self._guarded = Guarded(process, self._folder)
         eventually(self._answers)
-        if process.poll() is not None:
+        if not self._guarded.running:
             raise RuntimeError(f"PostgreSQL does not start:\n{self._log.read_text(errors='replace')[-2000:]}")
 
     def stop(self) -> None:
@@ -116,8 +114,8 @@ class Postgres:
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """It answers nobody while the block runs; the system goes on taking connections for it."""
-        assert self._process
-        pids = [*self._backends(), self._process.pid]
+        assert self._guarded
+        pids = [*self._backends(), self._guarded.process.pid]
         try:
             for pid in pids:
                 signal_to(pid, signal.SIGSTOP)
@@ -194,8 +192,8 @@ class Postgres:
 
     def _answers(self) -> bool:
         """Whether there is an answer, or never will be."""
-        assert self._process
-        if self._process.poll() is not None:
+        assert self._guarded
+        if not self._guarded.running:
             return True
         with contextlib.suppress(psycopg.OperationalError):
             return bool(self.do("select 1"))
@@ -212,19 +210,9 @@ class Postgres:
         return [pid for (pid,) in self.do(f"select pid from pg_stat_activity where {clients}")]
 
     def _end(self, how: signal.Signals) -> None:
-        if self._guard is not None:  # first: it must not strike whoever has the number next
-            self._guard.kill()
-            self._guard.communicate()
-            self._guard = None
-        if self._process is not None:
-            self._process.send_signal(how)
-            try:
-                self._process.wait(DEADLINE)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait(DEADLINE)
-                raise
-            self._process = None
+        guarded, self._guarded = self._guarded, None
+        if guarded is not None:
+            guarded.end(how)
 
 
 def signal_to(pid: int, number: signal.Signals) -> None:

@@ -29,7 +29,7 @@ from redis.crc import key_slot
 from redis.retry import Retry
 from redis.sentinel import Sentinel as SentinelClient
 
-from tests.helpers import DEADLINE, eventually, guard
+from tests.helpers import DEADLINE, Guarded, eventually
 
 HOST = "127.0.0.1"
 SLOTS = 16384
@@ -127,8 +127,7 @@ class Server:
             self._arguments += ["--requirepass", password, "--masterauth", password]
         for user, rules in (users or {}).items():
             self._arguments += ["--user", user, *rules.split()]
-        self._process: subprocess.Popen[bytes] | None = None
-        self._guard: subprocess.Popen[bytes] | None = None
+        self._guarded: Guarded | None = None
         self._started_before = False
         self._paused = False
         self._clients: list[redis.Redis] = []
@@ -183,15 +182,15 @@ class Server:
 
     def pause(self) -> None:
         """Let it answer nobody; the system goes on accepting connections for it."""
-        if self.running and self._process:
-            self._process.send_signal(signal.SIGSTOP)
-            os.waitpid(self._process.pid, os.WUNTRACED)  # from here on it stands still
+        if self._guarded and self.running:
+            self._guarded.process.send_signal(signal.SIGSTOP)
+            os.waitpid(self.pid, os.WUNTRACED)  # from here on it stands still
             self._paused = True
 
     def resume(self) -> None:
         """Let it go on after a pause."""
-        if self.running and self._process:
-            self._process.send_signal(signal.SIGCONT)
+        if self._guarded and self.running:
+            self._guarded.process.send_signal(signal.SIGCONT)
             self._paused = False
 
     def close(self) -> None:
@@ -202,13 +201,13 @@ class Server:
 
     @property
     def running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+        return self._guarded is not None and self._guarded.running
 
     @property
     def pid(self) -> int:
         """The number of its process."""
-        assert self._process, "it was not started"
-        return self._process.pid
+        assert self._guarded, "it was not started"
+        return self._guarded.process.pid
 
     # how to reach it
 
@@ -337,7 +336,7 @@ class Server:
             self.clock_offset = self.clock_offset  # makes the file
             environment |= {"LD_PRELOAD": str(library), "BATCHKIT_CLOCK_OFFSET": str(self._clock)}
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 self._command(),
                 cwd=self._folder,
                 env=environment,
@@ -346,7 +345,7 @@ class Server:
                 stderr=log,
                 start_new_session=True,  # a Ctrl-C is for the tests
             )
-        self._guard = guard(self._process.pid, self._folder)
+        self._guarded = Guarded(process, self._folder)
 
     def _command(self) -> list[str]:
         options = {
@@ -376,20 +375,9 @@ class Server:
     def _end(self, how: signal.Signals) -> None:
         # The clients of the test stay as they are: they have to find out by themselves.
         self._admin = None
-        if self._guard is not None:  # first: it must not strike whoever has the number next
-            self._guard.kill()
-            self._guard.communicate()
-            self._guard = None
-        if self._process is not None:
-            self._process.send_signal(how)
-            try:
-                self._process.wait(DEADLINE)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait(DEADLINE)
-                raise
-            self._process = None
-            self._paused = False
+        guarded, self._guarded, self._paused = self._guarded, None, False
+        if guarded is not None:
+            guarded.end(how)
 
     def _close_clients(self) -> None:
         for client in self._clients:
