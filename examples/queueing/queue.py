@@ -41,6 +41,7 @@ T = TypeVar("T")
 ONE = Bounds(1, 1)
 KINDS = ("card", "deck", "import")
 AWAY = (RedisAway, OSError, TimeoutError)  # what coredis raises while Redis is not there
+UNSUBSCRIBED = StopAsyncIteration  # what it raises if that ended a subscription before anybody listened
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds between two looks whether Redis is back
 LOOK_AGAIN = 5.0  # seconds that a result is waited for before it is looked up
 ANSWER = 5.0  # seconds for an answer, after those that were asked to wait
@@ -52,7 +53,7 @@ def is_away(error: BaseException) -> bool:
     """Whether Redis is not there for now; of a group, whether all of it says so."""
     if isinstance(error, BaseExceptionGroup):
         return all(is_away(each) for each in error.exceptions)
-    return isinstance(error, AWAY)
+    return isinstance(error, (*AWAY, UNSUBSCRIBED))
 
 
 def is_empty(error: BaseException) -> bool:

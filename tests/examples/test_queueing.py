@@ -273,3 +273,33 @@ async def test_a_redis_that_is_away_is_waited_for_and_jobs_go_on_meanwhile(
         second = await queue.send({"name": "second"}, Priority.NORMAL)
         assert (await queue.result_by_id(second, DEADLINE)).success
     assert sorted(one.begun + other.begun) == ["first", "second"]
+
+
+async def test_a_result_is_waited_for_although_the_connection_is_lost_before_anybody_listens(
+    own_workshop: Workshop,  # noqa: F811
+    own_server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config, gate = own_workshop.config(), Gate()
+
+    async def not_yet(_: object) -> None:
+        """There is no result, says Redis; then it ends all subscriptions, and lets nobody back for a while."""
+        monkeypatch.undo()
+        own_server.do("CLIENT", "KILL", "TYPE", "pubsub")
+        own_server.pause()
+        group.start_soon(come_back)
+        await anyio.sleep(0.2)
+
+    async def come_back() -> None:
+        try:
+            await anyio.sleep(0.5)
+        finally:
+            own_server.resume()
+            gate.open.set()
+
+    async with running(config, gate) as queue, anyio.create_task_group() as group:
+        job = await queue.send({"name": "job"}, Priority.NORMAL)
+        await until(lambda: gate.begun)
+        monkeypatch.setattr(queue.redis, "get", not_yet)
+        assert (await queue.result_by_id(job, DEADLINE)).success
+    assert gate.begun == ["job"]
