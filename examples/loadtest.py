@@ -93,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
         )
         kind.add_argument("--policy", choices=POLICIES, default="adaptive", help="what keeps to the quotas")
         kind.add_argument("--set", action="append", default=[], metavar="SWITCH", help="of the stand-in")
-        kind.add_argument("--database", metavar="URL", help="a new PostgreSQL (default: a new SQLite file)")
+        kind.add_argument("--database", metavar="URL", help="without cards (default: a new SQLite file)")
         kind.add_argument("--report", type=Path, metavar="FILE", help="write the figures as JSON")
     return parser
 

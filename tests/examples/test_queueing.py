@@ -283,7 +283,7 @@ async def test_a_result_is_waited_for_although_the_connection_is_lost_before_any
     config, gate = own_workshop.config(), Gate()
 
     async def not_yet(_: object) -> None:
-        """There is no result, says Redis; then it ends all subscriptions, and lets nobody back for a while."""
+        """There is no result, says Redis; then it ends all subscriptions, and lets nobody back at once."""
         monkeypatch.undo()
         own_server.do("CLIENT", "KILL", "TYPE", "pubsub")
         own_server.pause()

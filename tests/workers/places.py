@@ -7,11 +7,14 @@ Redis and a PostgreSQL that are there already.
 from __future__ import annotations
 
 import gc
+import json
 import os
 import shutil
+import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import takewhile
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -28,6 +31,7 @@ from examples.fleet.children import Child
 from examples.fleet.client import Client, Done
 from examples.fleet.fleet import Fleet, Plan
 from examples.language import words
+from examples.loadtest import main
 from examples.media.store import MediaStore, address
 from examples.queueing.priorities import Priority
 from examples.services import services
@@ -35,6 +39,7 @@ from examples.standin.ledger import Line
 from tests.postgres import Postgres
 from tests.servers import BINARIES, Server
 
+FULL = os.environ.get("BATCHKIT_FULL") == "1"  # as long as it takes; otherwise in short
 SPEED = 20.0  # service seconds in a second
 OURS = ("FLASHCARDS_", "OPENAI_", "FAL_", "AZURE_", "AWS_", "REDIS_URL", "ENVIRONMENT", "WORKER_SCALE_FACTOR")
 # A busy machine holds calls up for longer than a network does: more headroom, so that none is refused; and
@@ -46,6 +51,7 @@ CALM = {
     "FLASHCARDS_QUEUE_PAUSE": "0.1",
 }
 Step = tuple[str, str]  # service, key
+LoadTest = Callable[..., dict[str, Any]]  # its report, by its arguments
 
 
 @define(eq=False)
@@ -160,23 +166,22 @@ class Town:
 
     # what came of it
 
-    async def lines(self) -> list[Line]:
-        """The ledger of the stand-in."""
-        said = await services.asked(self.standin, "GET", "ledger", 0)
+    async def lines(self, since: int = 0) -> list[Line]:
+        """The ledger of the stand-in, from one line on."""
+        said = await services.asked(self.standin, "GET", "ledger", since)
         return list(said["entries"])
 
     async def turn(self, **switches: Mapping[str, object]) -> None:
         """Turn switches of the stand-in."""
         await services.turn(self.standin, switches)
 
-    async def well(self, service: str) -> int:
-        """How many calls a service has answered well."""
-        return sum(line["service"] == service and line["answer"] == "ok" for line in await self.lines())
-
     async def until_well(self, service: str, calls: int) -> None:
         """Return when a service has answered so many calls well."""
+        before = since = 0  # answered well, of the lines that are read no more
         with anyio.fail_after(120):
-            while await self.well(service) < calls:  # noqa: ASYNC110 - it is another process that knows
+            while before + well(service, lines := await self.lines(since)) < calls:
+                over = [*takewhile(lambda line: line["answer"], lines)]
+                before, since = before + well(service, over), since + len(over)
                 await anyio.sleep(0.05)
 
     async def saved(self, words: Iterable[str]) -> set[Step]:
@@ -205,6 +210,11 @@ class Town:
         return answered
 
 
+def well(service: str, lines: Iterable[Line]) -> int:
+    """How many of these calls a service has answered well."""
+    return sum(line["service"] == service and line["answer"] == "ok" for line in lines)
+
+
 def steps(card: Card) -> list[Step]:
     """The calls that made what a card has."""
     made = {
@@ -213,6 +223,13 @@ def steps(card: Card) -> list[Step]:
         "sentence_sound": ("sound", card.example),
     }
     return [("text", card.word), *(made[step] for step in card.media)]
+
+
+def measured(folder: Path, *arguments: str) -> dict[str, Any]:
+    """The report of a load test that goes well, on a database of its own."""
+    report = folder / "report.json"
+    assert main([*arguments, "--report", str(report)]) == 0
+    return dict(json.loads(report.read_text(encoding="utf-8")))
 
 
 def resident(worker: Child) -> float:
@@ -259,3 +276,15 @@ def place(request: pytest.FixtureRequest) -> Place:
     """A place of each kind."""
     found: Place = request.getfixturevalue(request.param)
     return found
+
+
+@pytest.fixture
+def loadtest(clean: None, loaded_file: Path, tmp_path: Path) -> LoadTest:
+    """Runs load tests, each on a new SQLite file that has the characters of the dictionary already."""
+
+    def run(*arguments: str) -> dict[str, Any]:
+        folder = Path(tempfile.mkdtemp(dir=tmp_path))
+        file = shutil.copy(loaded_file, folder / "flashcards.db")
+        return measured(folder, *arguments, "--database", str(file))
+
+    return run

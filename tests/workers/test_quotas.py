@@ -6,14 +6,11 @@ time.
 
 from __future__ import annotations
 
-import json
 import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from examples.loadtest import main
+from tests.workers.places import LoadTest
 
 pytestmark = [
     pytest.mark.alone,
@@ -21,15 +18,9 @@ pytestmark = [
 ]
 
 
-def loadtest(folder: Path, *arguments: str) -> dict[str, Any]:
-    report = folder / "report.json"
-    assert main([*arguments, "--report", str(report)]) == 0
-    return dict(json.loads(report.read_text(encoding="utf-8")))
-
-
 @pytest.mark.parametrize("workers", ["1", "8"])
-def test_a_deck_is_made_at_the_bound_and_nothing_is_refused(tmp_path: Path, workers: str) -> None:
-    report = loadtest(tmp_path, "deck", "--cards", "100", "--speed", "5", "--workers", workers)
+def test_a_deck_is_made_at_the_bound_and_nothing_is_refused(loadtest: LoadTest, workers: str) -> None:
+    report = loadtest("deck", "--cards", "100", "--speed", "5", "--workers", workers)
     assert report["refused"] == 0
     assert report["ratio"] <= 1.03
     assert report["seconds"] <= 580 / 5  # what the original took before it was made faster, by five
@@ -37,31 +28,31 @@ def test_a_deck_is_made_at_the_bound_and_nothing_is_refused(tmp_path: Path, work
 
 
 @pytest.mark.parametrize("workers", ["1", "8"])
-def test_an_import_is_made_at_the_bound_and_nothing_is_refused(tmp_path: Path, workers: str) -> None:
-    report = loadtest(tmp_path, "bulk-import", "--size", "1000", "--speed", "10", "--workers", workers)
+def test_an_import_is_made_at_the_bound_and_nothing_is_refused(loadtest: LoadTest, workers: str) -> None:
+    report = loadtest("bulk-import", "--size", "1000", "--speed", "10", "--workers", workers)
     assert report["refused"] == 0
     assert report["ratio"] <= 1.05
     assert report["limited_by"] == "quota of text"
 
 
-def test_a_card_takes_its_critical_path(tmp_path: Path) -> None:
-    report = loadtest(tmp_path, "card", "--cards", "3", "--speed", "2")
+def test_a_card_takes_its_critical_path(loadtest: LoadTest) -> None:
+    report = loadtest("card", "--cards", "3", "--speed", "2")
     assert report["refused"] == 0
     assert report["ratio"] <= 1.05
 
 
-def test_half_the_quota_that_was_hidden_costs_few_refusals_and_little_time(tmp_path: Path) -> None:
-    compare(tmp_path, "--quota", "0.5")
+def test_half_the_quota_that_was_hidden_costs_few_refusals_and_little_time(loadtest: LoadTest) -> None:
+    compare(loadtest, "--quota", "0.5")
 
 
-def test_a_quota_that_is_halved_on_the_way_costs_few_refusals_and_little_time(tmp_path: Path) -> None:
-    compare(tmp_path, "--quota", "0.5", "--after", "60")
+def test_a_quota_that_is_halved_on_the_way_costs_few_refusals_and_little_time(loadtest: LoadTest) -> None:
+    compare(loadtest, "--quota", "0.5", "--after", "60")
 
 
-def compare(folder: Path, *quota: str) -> None:
+def compare(loadtest: LoadTest, *quota: str) -> None:
     """Adapting, against back-off alone: a deck for each of four workers, at half the quotas."""
     load = ("deck", "--cards", "160", "--workers", "4", "--speed", "20", *quota)
-    ours, others = (loadtest(folder, *load, "--policy", policy) for policy in ("adaptive", "backoff"))
+    ours, others = (loadtest(*load, "--policy", policy) for policy in ("adaptive", "backoff"))
     assert others["refused"] > 100
     assert ours["refused"] <= 0.03 * others["refused"]
     assert ours["seconds"] <= others["seconds"] / 0.95
