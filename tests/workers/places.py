@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import tempfile
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import takewhile
@@ -51,6 +50,7 @@ CALM = {
     "FLASHCARDS_QUEUE_PAUSE": "0.1",
 }
 Step = tuple[str, str]  # service, key
+Repeat = tuple[Step, Line, Line]  # a step, the call before, and the one after
 LoadTest = Callable[..., dict[str, Any]]  # its report, by its arguments
 
 
@@ -188,11 +188,11 @@ class Town:
         """The steps of cards that the database has."""
         return {step for card in await self.database.cards(words) for step in steps(card)}
 
-    async def check(self, words: Sequence[str]) -> Counter[Step]:
+    async def check(self, words: Sequence[str]) -> list[Repeat]:
         """All cards are whole, and database, media store and ledger agree about them.
 
         Returns:
-            How often each step was answered well.
+            What was paid for twice.
         """
         cards = await self.database.cards(words)
         assert [card.word for card in cards] == [*words]
@@ -200,14 +200,11 @@ class Town:
         media = await MediaStore.open(self.client.config.media)
         for key in {key for card in cards for key in card.media.values()}:
             assert address(await media.get(key), Path(key).suffix) == key
-        answered = Counter(
-            (line["service"], key)
-            for line in await self.lines()
-            if line["answer"] == "ok"
-            for key in line["keys"]
-        )
-        assert {*answered} == {step for card in cards for step in steps(card)}
-        return answered
+        lines = [line for line in await self.lines() if line["answer"] == "ok"]
+        assert {step for line in lines for step in steps_of(line)} == {
+            step for card in cards for step in steps(card)
+        }
+        return repeats(lines)
 
 
 def well(service: str, lines: Iterable[Line]) -> int:
@@ -223,6 +220,23 @@ def steps(card: Card) -> list[Step]:
         "sentence_sound": ("sound", card.example),
     }
     return [("text", card.word), *(made[step] for step in card.media)]
+
+
+def steps_of(line: Line) -> list[Step]:
+    """What a call was to make."""
+    return [(line["service"], key) for key in line["keys"]]
+
+
+def repeats(lines: Iterable[Line]) -> list[Repeat]:
+    """What was answered well although it had been before."""
+    last: dict[Step, Line] = {}
+    found: list[Repeat] = []
+    for line in lines:
+        for step in steps_of(line):
+            if step in last:
+                found.append((step, last[step], line))
+            last[step] = line
+    return found
 
 
 def measured(folder: Path, *arguments: str) -> dict[str, Any]:

@@ -49,5 +49,4 @@ async def test_a_job_that_always_fails_is_listed_and_sent_again(place: Place) ->
         (again,) = await enqueue(town, "again", job_id)
         assert (await town.client.wait("deck", [again])).causes == []
         assert await enqueue(town, "dead-letters") == []
-        answered = await town.check(words)
-    assert {*answered.values()} == {1}
+        assert await town.check(words) == []

@@ -37,10 +37,10 @@ def test_an_import_whose_services_go_wrong_is_whole_in_the_end(loadtest: LoadTes
 
 
 def test_back_off_alone_meets_a_quota_that_it_does_not_know(loadtest: LoadTest) -> None:
-    hidden = ("bulk-import", "--size", "150", "--speed", "30", "--quota", "0.5", "--policy", "backoff")
+    hidden = ("bulk-import", "--size", "150", "--speed", "10", "--quota", "0.1", "--policy", "backoff")
     report = loadtest(*hidden)
-    assert (report["saved"], report["quota"], report["policy"]) == (150, 0.5, "backoff")
-    assert report["services"]["text"]["rate"] == 1
+    assert (report["saved"], report["quota"], report["policy"]) == (150, 0.1, "backoff")
+    assert report["services"]["text"]["rate"] == 0.2
     assert report["refused"] > 0
 
 
