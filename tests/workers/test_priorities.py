@@ -15,7 +15,7 @@ from tests.workers.places import Place, Town, steps
 
 pytestmark = [pytest.mark.alone, pytest.mark.anyio]
 
-ASKED = 4  # cards on an idle fleet, and as many on a busy one
+ASKED = 3  # cards on an idle fleet, and as many on a busy one
 CHARACTERS = 1000
 DECKS, CARDS = 3, 100
 SPEED = 1.9  # the quotas of texts and pictures stay so low that no permit is booked ahead
