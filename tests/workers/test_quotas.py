@@ -52,8 +52,8 @@ def test_a_quota_that_is_halved_on_the_way_costs_few_refusals_and_little_time(lo
 def compare(loadtest: LoadTest, *quota: str) -> None:
     """Adapting, against back-off alone: a deck for each of four workers, at half the quotas.
 
-    Half the quota of pictures is 4/s at this speed: above that adapting takes more of the services' time, below
-    it the same.
+    Half the quota of pictures is 4/s at this speed. A controller's unit of time is that of 4 calls, or a
+    second: at higher speeds it would adapt more slowly, in the services' time, than at their own.
     """
     load = ("deck", "--cards", "100", "--workers", "4", "--speed", "8", *quota)
     ours, others = (loadtest(*load, "--policy", policy) for policy in ("adaptive", "backoff"))
