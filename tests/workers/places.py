@@ -17,6 +17,7 @@ from itertools import takewhile
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import pytest
@@ -49,6 +50,7 @@ CALM = {
     "FLASHCARDS_QUEUE_IDLE_TIMEOUT": "2",
     "FLASHCARDS_QUEUE_PAUSE": "0.1",
 }
+CLOSE_WAIT = "08"  # the other end is closed, and it was not yet read that far
 Step = tuple[str, str]  # service, key
 Repeat = tuple[Step, Line, Line]  # a step, the call before, and the one after
 LoadTest = Callable[..., dict[str, Any]]  # its report, by its arguments
@@ -184,6 +186,15 @@ class Town:
                 before, since = before + well(service, over), since + len(over)
                 await anyio.sleep(0.05)
 
+    async def heard(self) -> None:
+        """Return when the stand-in has read all that processes which are gone had sent to it."""
+        port = f":{urlsplit(self.standin).port:04X}"
+        with anyio.fail_after(120):
+            while any(  # noqa: ASYNC110 - the system says so
+                local.endswith(port) and state == CLOSE_WAIT for local, state in connections()
+            ):
+                await anyio.sleep(0.02)
+
     async def saved(self, words: Iterable[str]) -> set[Step]:
         """The steps of cards that the database has."""
         return {step for card in await self.database.cards(words) for step in steps(card)}
@@ -244,6 +255,13 @@ def measured(folder: Path, *arguments: str) -> dict[str, Any]:
     report = folder / "report.json"
     assert main([*arguments, "--report", str(report)]) == 0
     return dict(json.loads(report.read_text(encoding="utf-8")))
+
+
+def connections() -> Iterator[tuple[str, str]]:
+    """The address on its own side, and the state, of each end of a connection."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, _, state, *_ = line.split()
+        yield local, state
 
 
 def resident(worker: Child) -> float:

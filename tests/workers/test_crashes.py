@@ -44,7 +44,7 @@ class Kill:
 async def killed(town: Town, worker: Child, words: Sequence[str]) -> Kill:
     """Kill a worker."""
     await town.fleet.kill(worker)
-    await anyio.sleep(0.1)  # what it had sent is read
+    await town.heard()
     lines = await town.lines()
     saved = await town.saved(words)
     return Kill(
