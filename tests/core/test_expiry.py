@@ -240,6 +240,21 @@ def test_the_bound_by_weight() -> None:
     assert (list(store), store.weight, store.refused) == ([], 0, 2)
 
 
+def test_a_value_that_asks_as_it_leaves_for_the_key_that_takes_its_room_misses() -> None:
+    store = Store(2, weighted=True)
+    found: list[object] = []
+
+    class Nosy:
+        def __del__(self) -> None:
+            found.append(store.look("a", 0.0))
+
+    store.put(FullEntry("a", "old", inf), 0.0)
+    store.put(FullEntry("b", Nosy(), inf), 0.0)
+    store.put(FullEntry("a", "new", inf, weight=2), 0.0)
+    assert found == [None]
+    assert (value(store, "a"), list(store), store.expired) == ("new", ["a"], 0)
+
+
 def test_what_comes_back_soon_after_it_left_is_kept_longer_by_weight_too() -> None:
     store = Store(1000, weighted=True)
 
