@@ -9,7 +9,7 @@ import pytest
 from examples import studio
 from examples.bulk_import import BulkImport
 from examples.card_worker import CardJob
-from examples.database import Deck
+from examples.database import Card, Deck
 from examples.deck_worker import DeckJob
 from examples.language import words
 from examples.queueing.priorities import Priority
@@ -59,8 +59,10 @@ async def test_the_picture_of_a_card_at_the_end_of_a_decks_line_is_next(own_work
     async with two(workshop, "picture") as (one, other), anyio.create_task_group() as group:
         await one.database.save_deck(Deck("deck", WORDS))
         group.start_soon(DeckJob(one, "deck", int(Priority.NORMAL)).run)
-        await until(lambda: workshop.calls.get("text") == len(WORDS) and workshop.calls.get("picture"))
-        cards = await one.database.cards(WORDS)
+        cards: list[Card] = []
+        while len(cards) < len(WORDS):
+            await until(lambda: workshop.calls.get("text") == len(WORDS))
+            cards = await one.database.cards(WORDS)
         asked = keys(workshop, "picture")
         last = next(card for card in reversed(cards) if words.picture(card) not in asked)
         await CardJob(other, last.word, int(Priority.INTERACTIVE)).run()
