@@ -130,7 +130,7 @@ async def test_what_is_held_lapses_when_redis_is_away_and_nothing_is_claimed_unt
             with pytest.raises(Lapsed), held.in_line():
                 raise AssertionError("it is not to begin")
             await another._say(["一"], 100)  # which nobody hears
-            await anyio.sleep(0.2)
+            await anyio.sleep(0.2)  # of the server's time: it is asked four times meanwhile, and is not there
             assert not got
         own_server.start()
         await until_heard(own_server, 2)

@@ -4,8 +4,8 @@ Permits come in by answers from Redis, each with the moment at which it is due. 
 
 1. A permit is used at its moment or a little after it, or it lapses and is handed back: a process that was
    stalled does not let a backlog go. What might go at once is good for as long as Redis says, and costs the
-   bound nothing. What was booked ahead is good for the time of one permit, but at least 4 ms, and may cost
-   the bound about one permit, or what comes in in 4 ms.
+   bound nothing. What was booked ahead is good for the time of one permit, but at least 4 ms and at most
+   10 s, and may cost the bound about one permit, or what comes in in 4 ms.
 2. What is leased may be used by whoever comes within the time of the lease: Redis counts it as if it were
    used at its end.
 3. Permits are alike: whoever is first in the process's line takes what is due first.
